@@ -1,0 +1,30 @@
+"""CoordTok: coordinate-based long-video tokenizers and the diffusion transformers on their latents.
+
+Names here load lazily, so that planning and data preparation never import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coordtok.geometry.triplane import Triplane as Triplane
+    from coordtok.models.tokenizer import CoordTok as CoordTok
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CoordTok": "coordtok.models.tokenizer",
+    "Triplane": "coordtok.geometry.triplane",
+}
+
+__all__ = ["CoordTok", "Triplane"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'coordtok' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

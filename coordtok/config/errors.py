@@ -1,0 +1,47 @@
+"""Mistakes a user can make, and how a command line reports them.
+
+A `UserError` carries one line: the value, the rule it breaks and the fix. Every command runs its
+`main` through `exit_on_user_error`, which prints that line and exits 2, without a traceback.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+
+class UserError(Exception):
+    """Something the user can put right; its message is one line naming value, rule and fix."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be run."""
+
+
+class DataError(UserError):
+    """Shards, an index or a video that cannot be read as asked."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or a run folder that cannot be continued or written."""
+
+
+def one_line(text: object) -> str:
+    """`text` on one line: names of files may hold newlines, which would break a log's lines."""
+    return " ".join(str(text).split())
+
+
+def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
+    """Wrap a command's `main`: its return value is the exit code; a `UserError` gives 2."""
+
+    @functools.wraps(main)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs) or 0
+        except UserError as error:
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            return 2
+
+    return wrapped

@@ -1,0 +1,236 @@
+"""What a run is: frozen dataclasses, each checked where it is declared.
+
+The YAML says what to train; the DeepSpeed JSON says how to shard it and at what precision. Sizes
+are in the axis order (t, y, x): frames, rows, columns.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from coordtok.config.errors import ConfigError
+
+Size3 = tuple[int, int, int]
+AXES = ("t", "y", "x")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_at_least(section: str, minimum: float, **values: float | None) -> None:
+    for name, value in values.items():
+        _require(
+            value is None or value >= minimum,
+            f"{section}.{name} is {value}; it must be at least {minimum}",
+        )
+
+
+def _require_divides(name: str, whole: Size3, part_name: str, part: Size3) -> None:
+    for axis, size, step in zip(AXES, whole, part):
+        _require(
+            size % step == 0,
+            f"{name} is {size} along {axis}, which model.{part_name} {step} does not divide; "
+            f"choose a divisor of {size}",
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerModelConfig:
+    """A CoordTok autoencoder (PAPER: main configuration). Defaults are size L, 128 x 128 x 128."""
+
+    name: Literal["coordtok"] = "coordtok"
+    frames: int = 128
+    height: int = 128
+    width: int = 128
+    video_patch: Size3 = (8, 16, 16)
+    """Tubelet of the encoder's patch embedding."""
+    plane_size: Size3 = (32, 16, 16)
+    """T', H', W' of the planes: xy is (H', W'), yt is (T', H'), xt is (T', W')."""
+    plane_channels: int = 8
+    plane_patch: Size3 = (16, 8, 8)
+    """Part of a plane that one query token of the encoder becomes."""
+    decoder_patch: Size3 = (1, 8, 8)
+    """Pixels that one queried coordinate is decoded to."""
+    dim: int = 1024
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    video_layers: int = 8
+    plane_layers: int = 24
+    decoder_layers: int = 24
+
+    def __post_init__(self) -> None:
+        for name in ("video_patch", "plane_size", "plane_patch", "decoder_patch"):
+            _require_at_least(f"model.{name}", 1, **dict(zip(AXES, getattr(self, name))))
+        _require_at_least(
+            "model",
+            1,
+            **{
+                name: getattr(self, name)
+                for name in ("frames", "height", "width", "plane_channels", "dim", "heads")
+            },
+        )
+        _require_at_least(
+            "model",
+            0,
+            video_layers=self.video_layers,
+            plane_layers=self.plane_layers,
+            decoder_layers=self.decoder_layers,
+        )
+        _require(self.mlp_ratio > 0, f"model.mlp_ratio is {self.mlp_ratio}; it must be positive")
+        _require_divides("the video", self.video_size, "video_patch", self.video_patch)
+        _require_divides("the video", self.video_size, "decoder_patch", self.decoder_patch)
+        _require_divides("model.plane_size", self.plane_size, "plane_patch", self.plane_patch)
+        _require(
+            self.dim % self.heads == 0,
+            f"model.dim is {self.dim}, which model.heads {self.heads} does not divide",
+        )
+
+    @property
+    def video_size(self) -> Size3:
+        return (self.frames, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """One dataset of a mixture: a folder, an http(s) URL or a `pipe:` command with `{name}`."""
+
+    path: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(bool(self.path), "data.shards has an empty path; name a folder or a URL")
+        _require(
+            self.weight > 0,
+            f"data.shards weight of {self.path} is {self.weight}; weights must be positive",
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    shards: tuple[ShardSource, ...]
+    val_shards: str | None = None
+    workers: int = 1
+    """Loader processes per rank, lowered to what divides the lanes; 0 reads while training."""
+    shuffle_block: int = 16
+    """Samples of a shard that are shuffled among themselves."""
+    prefetch: int = 2
+    """Clips each worker reads ahead."""
+    io_retries: int = 3
+
+    def __post_init__(self) -> None:
+        _require(len(self.shards) > 0, "data.shards is empty; name at least one folder of shards")
+        _require_at_least("data", 0, workers=self.workers, io_retries=self.io_retries)
+        _require_at_least("data", 1, shuffle_block=self.shuffle_block, prefetch=self.prefetch)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int
+    global_batch: int
+    micro_batch: int | None = None
+    """Clips per rank and forward pass; null is the rank's whole share, without accumulation."""
+    points: int = 1024
+    """Patches N decoded per clip and step."""
+    replacement: bool = False
+    """Draw the patches with replacement."""
+    activation_checkpointing: bool = False
+    log_every: int = 10
+    save_every: int = 1000
+    eval_every: int = 1000
+    keep_last: int = 3
+    """Checkpoints kept; 0 keeps all."""
+    eval_batch: int = 1
+    """Clips per rank and forward pass in validation."""
+    sample_clips: int = 4
+    """Clips shown in the pictures of samples/."""
+    init_from: str | None = None
+    """A checkpoint or an export whose weights start this run."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(
+            "train",
+            1,
+            steps=self.steps,
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            points=self.points,
+            log_every=self.log_every,
+            save_every=self.save_every,
+            eval_every=self.eval_every,
+            eval_batch=self.eval_batch,
+            sample_clips=self.sample_clips,
+        )
+        _require_at_least("train", 0, keep_last=self.keep_last)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW (PAPER: training)."""
+
+    lr: float = 1e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    min_lr: float = 0.0
+    """Where the cosine ends."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.001
+    grad_clip: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"optim.lr is {self.lr}; it must be positive")
+        _require(
+            0 <= self.min_lr <= self.lr,
+            f"optim.min_lr is {self.min_lr}; it must lie between 0 and optim.lr {self.lr}",
+        )
+        for beta in self.betas:
+            _require(0 <= beta < 1, f"optim.betas has {beta}; each must lie in [0, 1)")
+        _require(self.eps > 0, f"optim.eps is {self.eps}; it must be positive")
+        _require_at_least(
+            "optim",
+            0,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+            grad_clip=self.grad_clip,
+        )
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    decay: float = 0.0
+    """0 keeps no moving average."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.decay < 1, f"ema.decay is {self.decay}; it must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    mode: Literal["disabled", "online", "offline"] = "disabled"
+    project: str = "coordtok"
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: the whole YAML."""
+
+    run_dir: str
+    model: TokenizerModelConfig
+    data: DataConfig
+    train: TrainConfig
+    seed: int = 0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.run_dir), "run_dir is empty; name the folder of the run")
+        _require_at_least("config", 0, seed=self.seed)
+        _require(
+            self.optim.schedule == "constant" or self.optim.warmup_steps < self.train.steps,
+            f"optim.warmup_steps is {self.optim.warmup_steps}; a cosine over train.steps "
+            f"{self.train.steps} must have fewer",
+        )
