@@ -1,0 +1,213 @@
+"""The shard index: what a dataset of tar shards holds, and where.
+
+`index.json` lies beside the shards and is written last, so a folder that has one is complete. It
+fixes everything the order of the data depends on (shards, samples, lanes), gives the place of every
+member so that a resumed loader can jump, and carries a fingerprint of all of it. Shards may come
+from strangers: whatever is read here is checked, and a shard's name must match `SHARD_NAME` before
+anyone makes a path or a URL of it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from coordtok.config.errors import DataError
+
+INDEX_NAME = "index.json"
+INDEX_VERSION = 1
+DEFAULT_LANES = 96
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REBUILD = "make it anew: python -m data_prep.verify_shards DIR --write-index"
+
+
+@dataclass(frozen=True)
+class SampleEntry:
+    """One sample of a shard. `files` maps an extension to (offset of its data in the tar, size)."""
+
+    key: str
+    frames: int
+    files: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One tar file: its size in bytes, its sha256 and its samples in the order they lie there."""
+
+    name: str
+    bytes: int
+    sha256: str
+    samples: tuple[SampleEntry, ...]
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """What a training clip is: frames, pixels, and frames per second (None = as in the source)."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """All shards of a dataset. Lane l owns the shards l, l + lanes, l + 2 lanes ..."""
+
+    video: VideoSpec
+    codec: Mapping[str, Any]
+    lanes: int
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in all shards."""
+        return sum(len(shard.samples) for shard in self.shards)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the index in canonical JSON: two datasets share it only if nothing differs."""
+        canonical = json.dumps(self._as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The text of `index.json`, fingerprint included."""
+        return json.dumps({**self._as_dict(), "fingerprint": self.fingerprint}) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "ShardIndex":
+        """Read and check an index. `where` names its file in errors.
+
+        Raises:
+            DataError: not JSON, another version, wrong types, unsafe or repeated names, lanes
+                that do not fit the shards, or a fingerprint of other contents.
+        """
+        try:
+            stored = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{where} is not JSON ({error}): {_REBUILD}") from None
+        if not isinstance(stored, dict) or stored.get("version") != INDEX_VERSION:
+            raise DataError(f"{where} is not a shard index of version {INDEX_VERSION}: {_REBUILD}")
+        try:
+            index = _index(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise DataError(f"{where} is damaged ({reason}): {_REBUILD}") from None
+        if stored.get("fingerprint") != index.fingerprint:
+            raise DataError(f"{where} was edited: its fingerprint is of other contents: {_REBUILD}")
+        return index
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {
+            "version": INDEX_VERSION,
+            "video": asdict(self.video),
+            "codec": dict(self.codec),
+            "lanes": self.lanes,
+            "shards": [_shard_as_dict(shard) for shard in self.shards],
+        }
+
+
+def default_lanes(samples: int, wanted: int = DEFAULT_LANES) -> int:
+    """The largest divisor of `wanted` that is not above `samples`, so that no lane is empty."""
+    if samples < 1 or wanted < 1:
+        raise DataError(f"{samples} samples cannot be dealt to {wanted} lanes: both must be >= 1")
+    return max(lanes for lanes in range(1, wanted + 1) if wanted % lanes == 0 and lanes <= samples)
+
+
+def lane_sizes(shard_samples: Iterable[int], lanes: int) -> list[int]:
+    """Samples in each lane, from the samples in each shard."""
+    counts = list(shard_samples)
+    return [sum(counts[lane::lanes]) for lane in range(lanes)]
+
+
+def _shard_as_dict(shard: ShardEntry) -> dict[str, Any]:
+    samples = [
+        [sample.key, sample.frames, {ext: list(place) for ext, place in sample.files.items()}]
+        for sample in shard.samples
+    ]
+    return {
+        "name": shard.name,
+        "bytes": shard.bytes,
+        "sha256": shard.sha256,
+        "samples": samples,
+    }
+
+
+def _index(stored: Mapping[str, Any]) -> ShardIndex:
+    video = stored["video"]
+    spec = VideoSpec(
+        frames=_count(video["frames"], "video.frames", 1),
+        height=_count(video["height"], "video.height", 1),
+        width=_count(video["width"], "video.width", 1),
+        fps=_rate(video["fps"]),
+    )
+    codec = stored["codec"]
+    if not isinstance(codec, dict) or not isinstance(codec.get("name"), str):
+        raise ValueError("codec has no name")
+    shards = tuple(_shard(shard) for shard in _list(stored["shards"], "shards"))
+    lanes = _count(stored["lanes"], "lanes", 1)
+    if len({shard.name for shard in shards}) != len(shards):
+        raise ValueError("two shards have one name")
+    if lanes > len(shards):
+        raise ValueError(f"{lanes} lanes for {len(shards)} shards, a lane needs one at least")
+    return ShardIndex(spec, codec, lanes, shards)
+
+
+def _shard(stored: Mapping[str, Any]) -> ShardEntry:
+    name = _text(stored["name"], "a shard's name")
+    if not SHARD_NAME.fullmatch(name):
+        raise ValueError(f"shard name {name!r} is not letters, digits, '.', '_', '-' and .tar")
+    size = _count(stored["bytes"], f"bytes of {name}", 0)
+    sha256 = _text(stored["sha256"], f"sha256 of {name}")
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError(f"sha256 of {name} is not 64 hexadecimal digits")
+    samples = tuple(_sample(sample, size, name) for sample in _list(stored["samples"], name))
+    if len({sample.key for sample in samples}) != len(samples):
+        raise ValueError(f"two samples of {name} have one key")
+    return ShardEntry(name, size, sha256, samples)
+
+
+def _sample(stored: Any, shard_bytes: int, shard: str) -> SampleEntry:
+    key, frames, files = _list(stored, f"a sample of {shard}")
+    if not isinstance(files, dict) or not files:
+        raise ValueError(f"a sample of {shard} has no files")
+    places = {ext: _place(place, shard_bytes, shard) for ext, place in files.items()}
+    return SampleEntry(
+        _text(key, f"a key of {shard}"), _count(frames, f"frames in {shard}"), places
+    )
+
+
+def _place(stored: Any, shard_bytes: int, shard: str) -> tuple[int, int]:
+    offset, size = _list(stored, f"a member's place in {shard}")
+    place = _count(offset, f"an offset in {shard}"), _count(size, f"a size in {shard}")
+    if sum(place) > shard_bytes:
+        raise ValueError(f"a member of {shard} ends beyond its {shard_bytes} bytes")
+    return place
+
+
+def _count(value: Any, what: str, least: int = 0) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{what} is {value!r}, not an integer >= {least}")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{what} is {value!r}, not a text")
+    return value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what}: {type(value).__name__} where a list belongs")
+    return value
+
+
+def _rate(value: Any) -> float | None:
+    if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
+        raise ValueError(f"video.fps is {value!r}, neither null nor a number above 0")
+    return value
