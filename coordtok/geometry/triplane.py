@@ -1,0 +1,71 @@
+"""The latent of a video: three planes, read at a coordinate by bilinear interpolation.
+
+Shapes: B batch, N coordinates (t, y, x) in [0, 1], C channels; H', W', T' are plane sizes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Triplane(NamedTuple):
+    """A factorised latent video (PAPER: the idea), channels last.
+
+    A named tuple of tensors, so that engines which walk a module's inputs and outputs for tensors
+    (ZeRO-3, checkpointing, pinned memory) find them.
+    """
+
+    xy: torch.Tensor
+    """(B, H', W', C): over space."""
+    yt: torch.Tensor
+    """(B, T', H', C): over time and rows."""
+    xt: torch.Tensor
+    """(B, T', W', C): over time and columns."""
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Triplane":
+        return Triplane(*(function(plane) for plane in self))
+
+    def to(self, *args: Any, **kwargs: Any) -> "Triplane":
+        """As `torch.Tensor.to`, on every plane."""
+        return self.map(lambda plane: plane.to(*args, **kwargs))
+
+
+def hat_weights(coordinate_BN: torch.Tensor, size: int) -> torch.Tensor:
+    """Weight of each of `size` equally spaced nodes on [0, 1] for linear interpolation, (B, N, S).
+
+    The ends are nodes (align_corners) and coordinates outside are moved to the border.
+    """
+    position = coordinate_BN.clamp(0, 1).mul_(size - 1).unsqueeze(-1)
+    nodes = torch.arange(size, dtype=position.dtype, device=position.device)
+    return (position - nodes).abs_().neg_().add_(1).clamp_(min=0)
+
+
+def _read(
+    plane_BRSC: torch.Tensor, weight_BNR: torch.Tensor, weight_BNS: torch.Tensor
+) -> torch.Tensor:
+    """Bilinear interpolation of a plane as one matrix product with the joint weights, (B, N, C)."""
+    weight_BNL = (weight_BNR.unsqueeze(-1) * weight_BNS.unsqueeze(-2)).flatten(2)
+    return weight_BNL @ plane_BRSC.flatten(1, 2)
+
+
+def sample(planes: Triplane, coords_BN3: torch.Tensor) -> torch.Tensor:
+    """Read the planes at coordinates: (B, N, 3C), channels of xy, then yt, then xt.
+
+    Equal to `grid_sample(align_corners=True, padding_mode="border")`, but its gradient is a matrix
+    product too, hence the same on every run: grid_sample's adds up with atomics on a GPU. Computed
+    in float32 or wider, also under autocast.
+    """
+    with torch.autocast(coords_BN3.device.type, enabled=False):
+        dtype = torch.promote_types(planes.xy.dtype, torch.float32)
+        planes = planes.to(dtype)
+        t, y, x = coords_BN3.to(dtype).unbind(-1)
+        rows, columns = planes.xy.shape[1:3]
+        weight_t = hat_weights(t, planes.yt.shape[1])
+        weight_y, weight_x = hat_weights(y, rows), hat_weights(x, columns)
+        features = [
+            _read(planes.xy, weight_y, weight_x),
+            _read(planes.yt, weight_t, weight_y),
+            _read(planes.xt, weight_t, weight_x),
+        ]
+        return torch.cat(features, dim=-1)
