@@ -1,0 +1,122 @@
+"""The one place that chooses how attention is computed: flash-attn, or torch's own (SDPA).
+
+`can_use_flash` says which calls a flash kernel could take; the first kernel that is installed and
+passes a trial run takes them. A kernel that is installed but unusable is named once.
+
+Shapes: B batch, L tokens, H heads, D width of a head.
+"""
+
+import functools
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+FLASH_MODULES = ("flash_attn.cute", "flash_attn_interface", "flash_attn")
+"""Where flash-attn generations 4, 3 and 2 keep `flash_attn_func`; the newest is tried first."""
+
+LARGEST_HEAD = 256
+
+
+def attention(
+    q_BLHD: torch.Tensor,
+    k_BLHD: torch.Tensor,
+    v_BLHD: torch.Tensor,
+    key_mask_BL: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """softmax(q k^T / sqrt(D)) v, (B, L, H, D); keys where `key_mask_BL` is False are not seen."""
+    if can_use_flash(q_BLHD, key_mask_BL):
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        kernel = _flash_kernel(q_BLHD.device, q_BLHD.dtype, q_BLHD.shape[-1], deterministic)
+        if kernel is not None:
+            return kernel(q_BLHD, k_BLHD, v_BLHD)
+    return sdpa(q_BLHD, k_BLHD, v_BLHD, key_mask_BL)
+
+
+def can_use_flash(q_BLHD: torch.Tensor, key_mask_BL: torch.Tensor | None) -> bool:
+    """Whether a flash kernel could take this call, if one is usable here."""
+    head = q_BLHD.shape[-1]
+    return (
+        key_mask_BL is None
+        and q_BLHD.is_cuda
+        and q_BLHD.dtype in (torch.float16, torch.bfloat16)
+        and head % 8 == 0
+        and head <= LARGEST_HEAD
+    )
+
+
+def sdpa(
+    q_BLHD: torch.Tensor,
+    k_BLHD: torch.Tensor,
+    v_BLHD: torch.Tensor,
+    key_mask_BL: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """torch's attention; the layout it wants (heads before tokens) is only a view."""
+    mask = None if key_mask_BL is None else key_mask_BL[:, None, None, :]
+    q, k, v = (tensor.transpose(1, 2) for tensor in (q_BLHD, k_BLHD, v_BLHD))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+@functools.cache
+def _flash_kernel(
+    device: torch.device, dtype: torch.dtype, head: int, deterministic: bool
+) -> Kernel | None:
+    """The newest flash kernel that works for such tensors, or None."""
+    for module in FLASH_MODULES:
+        if not _is_installed(module):
+            continue
+        try:
+            kernel = _load(module, deterministic)
+            _try_out(kernel, device, dtype, head)
+        except Exception as error:
+            _warn_once(module, f"{type(error).__name__}: {error}")
+        else:
+            return kernel
+    return None
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # the parent package is missing, broken or a stub
+        return False
+
+
+def _load(module: str, deterministic: bool) -> Kernel:
+    function = importlib.import_module(module).flash_attn_func
+    options = {"deterministic": True} if deterministic else {}
+
+    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        result = function(q, k, v, **options)
+        return result[0] if isinstance(result, tuple) else result  # newer ones add the log-sum-exp
+
+    return kernel
+
+
+def _try_out(kernel: Kernel, device: torch.device, dtype: torch.dtype, head: int) -> None:
+    """Run forwards and backwards on a small input and compare with SDPA; raise if it is unusable.
+
+    The input is no random draw: training's random state must not depend on what is installed.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        ramp = torch.arange(3 * 16 * 2 * head, device=device, dtype=torch.float32)
+        qkv = ramp.sin().view(3, 1, 16, 2, head).to(dtype).requires_grad_()
+        ours = [sdpa(*qkv), *torch.autograd.grad(sdpa(*qkv).sum(), qkv)]
+        out = kernel(*qkv)
+        theirs = [out, *torch.autograd.grad(out.sum(), qkv)]
+    for mine, other in zip(ours, theirs):
+        if not torch.allclose(mine.float(), other.float(), atol=0.05, rtol=0.05):
+            raise ValueError("its results differ from torch's attention")
+
+
+@functools.cache
+def _warn_once(module: str, reason: str) -> None:
+    first_line = reason.strip().splitlines()[0]
+    logger.warning("%s is installed but unusable, so it is not used (%s)", module, first_line)
