@@ -1,0 +1,43 @@
+"""From planes and patch coordinates to pixels.
+
+Shapes: B batch, G passes, N patches of a pass, D width, C plane channels, P = pt * ph * pw * 3.
+"""
+
+import torch
+from torch import nn
+
+from coordtok.config.schema import TokenizerModelConfig
+from coordtok.geometry.grid import PatchGrid
+from coordtok.geometry.triplane import Triplane, sample
+from coordtok.models.layers import VIT_EPS, BlockStack, ViTBlock
+
+
+class Decoder(nn.Module):
+    """A ViT over queried patches: those of one pass attend to each other, passes do not."""
+
+    def __init__(self, config: TokenizerModelConfig) -> None:
+        super().__init__()
+        self.grid = PatchGrid(config.video_size, config.decoder_patch)
+        pt, ph, pw = config.decoder_patch
+        self.embed = nn.Linear(3 * config.plane_channels, config.dim)
+        self.position = nn.Parameter(torch.empty(self.grid.count, config.dim))
+        nn.init.normal_(self.position, std=config.dim**-0.5)  # as in the release
+        self.blocks = BlockStack(
+            ViTBlock(config.dim, config.heads, config.mlp_ratio, qkv_bias=True)
+            for _ in range(config.decoder_layers)
+        )
+        self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
+        self.head = nn.Linear(config.dim, pt * ph * pw * 3)
+
+    def forward(self, planes: Triplane, index_BGN3: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, G, N, pt, ph, pw, 3), float32."""
+        features_BGNC = self._read(planes, index_BGN3)
+        position_BGND = nn.functional.embedding(self.grid.ravel(index_BGN3), self.position)
+        tokens_BGND = self.embed(features_BGNC.to(self.embed.weight.dtype)) + position_BGND
+        tokens_BLD = self.norm(self.blocks(tokens_BGND.flatten(0, 1)))
+        pixels_BLP = self.head(tokens_BLD).float()
+        return pixels_BLP.view(*index_BGN3.shape[:3], *self.grid.patch, 3)
+
+    def _read(self, planes: Triplane, index_BGN3: torch.Tensor) -> torch.Tensor:
+        coords_BN3 = self.grid.coordinates(index_BGN3.flatten(1, 2))
+        return sample(planes, coords_BN3).unflatten(1, index_BGN3.shape[1:3])

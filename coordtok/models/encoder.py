@@ -1,0 +1,153 @@
+"""From a video to its three planes.
+
+A ViT over tubelets makes the memory; learned plane tokens read it through a cross-self transformer
+and each becomes a patch of a plane.
+
+Shapes: B batch, T frames, H rows, W columns, L tubelets, D width, C plane channels,
+R, S rows and columns of one plane.
+"""
+
+import torch
+from torch import nn
+
+from coordtok.config.schema import TokenizerModelConfig
+from coordtok.geometry.grid import PatchGrid
+from coordtok.geometry.patches import patchify
+from coordtok.geometry.triplane import Triplane
+from coordtok.models.layers import CROSS_SELF_EPS, VIT_EPS, BlockStack, CrossSelfBlock, ViTBlock
+
+Size2 = tuple[int, int]
+
+PLANE_AXES: tuple[Size2, ...] = ((1, 2), (0, 1), (0, 2))
+"""The two axes of (t, y, x) that each plane spans: xy, yt, xt."""
+
+TABLE_STD = 0.02
+"""Position tables added to patch embeddings start small, as in ViT (timm: trunc_normal, 0.02)."""
+
+
+class VideoViT(nn.Module):
+    """A ViT over the tubelets of a video; its class token is dropped at the end."""
+
+    def __init__(self, config: TokenizerModelConfig) -> None:
+        super().__init__()
+        self.patch = config.video_patch
+        tubelets = PatchGrid(config.video_size, config.video_patch).count
+        pt, ph, pw = config.video_patch
+        self.patch_embed = nn.Linear(pt * ph * pw * 3, config.dim)
+        self.position = nn.Parameter(torch.empty(tubelets, config.dim))
+        self.class_token = nn.Parameter(torch.empty(config.dim))
+        nn.init.trunc_normal_(self.position, std=TABLE_STD)
+        nn.init.trunc_normal_(self.class_token, std=TABLE_STD)
+        self.blocks = BlockStack(
+            ViTBlock(config.dim, config.heads, config.mlp_ratio, qkv_bias=False)
+            for _ in range(config.video_layers)
+        )
+        self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
+
+    def forward(
+        self, video_BTHW3: torch.Tensor, key_mask_BL: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(B, L, D) features of the tubelets in (t, y, x) order."""
+        patches_BLP = patchify(video_BTHW3.to(self.patch_embed.weight.dtype), self.patch)
+        tokens_BLD = self.patch_embed(patches_BLP) + self.position
+        class_B1D = self.class_token.to(tokens_BLD.dtype).expand(len(tokens_BLD), 1, -1)
+        tokens_BLD = torch.cat([class_B1D, tokens_BLD], dim=1)
+        if key_mask_BL is not None:
+            key_mask_BL = nn.functional.pad(key_mask_BL, (1, 0), value=True)
+        return self.norm(self.blocks(tokens_BLD, key_mask_BL)[:, 1:])
+
+
+class PlaneTokens(nn.Module):
+    """Learned tokens that stand for one plane: part of a learned plane each, embedded."""
+
+    def __init__(self, size: Size2, patch: Size2, channels: int, dim: int) -> None:
+        super().__init__()
+        self.grid = (size[0] // patch[0], size[1] // patch[1])
+        # Unit scale, as in the release: the few tokens must differ from the first step on.
+        self.plane = nn.Parameter(torch.empty(*size, channels))
+        nn.init.normal_(self.plane)
+        self.embed = nn.Linear(patch[0] * patch[1] * channels, dim)
+
+    def forward(self) -> torch.Tensor:
+        """(L, D), row-major."""
+        rows, columns = self.grid
+        parts = self.plane.unflatten(1, (columns, -1)).unflatten(0, (rows, -1))
+        return self.embed(parts.transpose(1, 2).flatten(2).flatten(0, 1))
+
+
+class PlaneHead(nn.Module):
+    """Makes a plane of its finished tokens: each becomes its patch, (row, column, channel)."""
+
+    def __init__(self, size: Size2, patch: Size2, channels: int, dim: int) -> None:
+        super().__init__()
+        self.grid = (size[0] // patch[0], size[1] // patch[1])
+        self.patch = patch
+        self.project = nn.Linear(dim, patch[0] * patch[1] * channels)
+
+    def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
+        """(B, R, S, C), float32."""
+        patches_BLP = self.project(tokens_BLD).float()
+        parts = patches_BLP.unflatten(2, (*self.patch, -1)).unflatten(1, self.grid)
+        return parts.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+class PlaneTransformer(nn.Module):
+    """Plane tokens read the video's features and become the planes."""
+
+    def __init__(self, config: TokenizerModelConfig) -> None:
+        super().__init__()
+        tubelets = PatchGrid(config.video_size, config.video_patch).count
+        # Unit scale, as in the release: it joins features that a LayerNorm gave unit scale.
+        self.memory_position = nn.Parameter(torch.empty(tubelets, config.dim))
+        nn.init.normal_(self.memory_position)
+        shapes = [_plane_shape(config, axes) for axes in PLANE_AXES]
+        self.tokens = nn.ModuleList(
+            PlaneTokens(*shape, config.plane_channels, config.dim) for shape in shapes
+        )
+        self.blocks = BlockStack(
+            CrossSelfBlock(config.dim, config.heads, config.mlp_ratio)
+            for _ in range(config.plane_layers)
+        )
+        self.norm = nn.LayerNorm(config.dim, eps=CROSS_SELF_EPS)
+        self.heads = nn.ModuleList(
+            PlaneHead(*shape, config.plane_channels, config.dim) for shape in shapes
+        )
+
+    def forward(
+        self, memory_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
+    ) -> Triplane:
+        starts = [tokens() for tokens in self.tokens]
+        tokens_BLD = torch.cat(starts).expand(len(memory_BLD), -1, -1)
+        memory_BLD = memory_BLD + self.memory_position
+        tokens_BLD = self.norm(self.blocks(tokens_BLD, memory_BLD, key_mask_BL))
+        parts = tokens_BLD.split([len(start) for start in starts], dim=1)
+        return Triplane(*(head(part) for head, part in zip(self.heads, parts)))
+
+
+def _plane_shape(config: TokenizerModelConfig, axes: Size2) -> tuple[Size2, Size2]:
+    """Size and patch of the plane over two of the axes (t, y, x)."""
+    rows, columns = axes
+    return (
+        (config.plane_size[rows], config.plane_size[columns]),
+        (config.plane_patch[rows], config.plane_patch[columns]),
+    )
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: TokenizerModelConfig) -> None:
+        super().__init__()
+        self.grid = PatchGrid(config.video_size, config.video_patch)
+        self.video = VideoViT(config)
+        self.planes = PlaneTransformer(config)
+
+    def forward(
+        self, video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor | None = None
+    ) -> Triplane:
+        """`video` is float in [-1, 1] with padding already overwritten; `is_real_BT` marks the
+        frames that are not padding. A tubelet with any real frame is attended to."""
+        mask_BL = None if is_real_BT is None else self._tubelet_mask(is_real_BT)
+        return self.planes(self.video(video_BTHW3, mask_BL), mask_BL)
+
+    def _tubelet_mask(self, is_real_BT: torch.Tensor) -> torch.Tensor:
+        has_real_BS = is_real_BT.unflatten(1, (self.grid.shape[0], -1)).any(dim=-1)
+        return has_real_BS.repeat_interleave(self.grid.per_slab, dim=1)

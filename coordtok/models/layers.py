@@ -1,0 +1,127 @@
+"""Transformer blocks of the tokenizer, pre-norm throughout.
+
+Linear layers keep torch's default initialisation, as the paper's release does: a standard deviation
+of 1 / sqrt(3 fan_in), which at width 1024 is the 0.02 of ViT and stays right for narrow models.
+Every parameter is initialised inside its own module's `__init__`, because `deepspeed.zero.Init`
+partitions it right after.
+
+Shapes: B batch, L tokens, M memory tokens, D width, H heads.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from coordtok.ops.attention import attention
+
+VIT_EPS = 1e-5
+"""LayerNorm epsilon of the ViT blocks; newer timm has 1e-6, the release was trained with this."""
+CROSS_SELF_EPS = 1e-6
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, dim: int, heads: int, qkv_bias: bool, out_bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.out = nn.Linear(dim, dim, bias=out_bias)
+
+    def forward(
+        self, tokens_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        q, k, v = self.qkv(tokens_BLD).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return self.out(attention(q, k, v, key_mask_BL).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Tokens attend to a memory; no biases."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self,
+        tokens_BLD: torch.Tensor,
+        memory_BMD: torch.Tensor,
+        key_mask_BM: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        q = self.q(tokens_BLD).unflatten(-1, (self.heads, -1))
+        k, v = self.kv(memory_BMD).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        return self.out(attention(q, k, v, key_mask_BM).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.up = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.down = nn.Linear(hidden, dim)
+
+    def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
+        return self.down(self.act(self.up(tokens_BLD)))
+
+
+class ViTBlock(nn.Module):
+    """Self-attention and MLP, each added to what it reads through a LayerNorm."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, qkv_bias: bool) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim, eps=VIT_EPS)
+        self.attention = SelfAttention(dim, heads, qkv_bias=qkv_bias, out_bias=True)
+        self.mlp_norm = nn.LayerNorm(dim, eps=VIT_EPS)
+        self.mlp = MLP(dim, mlp_ratio)
+
+    def forward(
+        self, tokens_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        tokens_BLD = tokens_BLD + self.attention(self.attention_norm(tokens_BLD), key_mask_BL)
+        return tokens_BLD + self.mlp(self.mlp_norm(tokens_BLD))
+
+
+class CrossSelfBlock(nn.Module):
+    """Cross-attention to a memory, self-attention, MLP; attention has no biases."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.cross_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
+        self.cross_attention = CrossAttention(dim, heads)
+        self.self_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
+        self.self_attention = SelfAttention(dim, heads, qkv_bias=False, out_bias=False)
+        self.mlp_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
+        self.mlp = MLP(dim, mlp_ratio)
+
+    def forward(
+        self,
+        tokens_BLD: torch.Tensor,
+        memory_BMD: torch.Tensor,
+        key_mask_BM: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        normed_BLD = self.cross_norm(tokens_BLD)
+        tokens_BLD = tokens_BLD + self.cross_attention(normed_BLD, memory_BMD, key_mask_BM)
+        tokens_BLD = tokens_BLD + self.self_attention(self.self_norm(tokens_BLD))
+        return tokens_BLD + self.mlp(self.mlp_norm(tokens_BLD))
+
+
+class BlockStack(nn.ModuleList):
+    """Blocks one after another, each given the same context (memory, masks)."""
+
+    activation_checkpointing = False
+    """Keep only what enters a block and compute the rest again in the backward pass."""
+
+    def forward(self, tokens_BLD: torch.Tensor, *context: Any) -> torch.Tensor:
+        recompute = self.activation_checkpointing and torch.is_grad_enabled()
+        for block in self:
+            if recompute:
+                tokens_BLD = checkpoint(
+                    block, tokens_BLD, *context, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                tokens_BLD = block(tokens_BLD, *context)
+        return tokens_BLD
