@@ -1,0 +1,227 @@
+"""How frames are stored in a shard, and how a window of them is read back.
+
+`h264`: an mp4 whose stream is made for reading random windows on one core: a key frame every few
+frames, no CABAC and no in-loop filter (x264's `fastdecode`: half the decoding time for 6 % more
+bytes), tuned for PSNR and not for the eye, because a tokenizer should learn the pixels. BT.709,
+limited range, tagged as such. `raw`: a plain .npy of uint8 (T, H, W, 3).
+
+Decoding a window is the loader's hot path. The packets are demuxed once, which gives the time of
+every frame without trusting the container's frame count, and decoding starts at the key frame at or
+before the window, so that a window is bit for bit the same frames of a full decode. Decoded planes
+are stacked into tall pictures and converted many frames at a time: 4:4:4 has no chroma to scale, so
+nothing leaks from one frame to the next, and a call's overhead is paid once for all of them.
+"""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from coordtok.config.errors import DataError, one_line
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+
+PIXEL_FORMATS = ("yuv420p", "yuv444p")
+# Without these flags swscale takes shortcuts that cost 1 to 9 dB of luma; BITEXACT makes every CPU
+# give the same numbers.
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+_SHRINK_CHROMA = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | _EXACT
+_GROW_CHROMA = Interpolation.BILINEAR | _EXACT
+_FRAMES_PER_CONVERSION = 16  # about 1 MB at 128 x 128: stays in the cache
+_LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
+
+
+class UnreadableVideo(DataError):
+    """A video that does not hold what was asked of it: damaged, empty, or too short."""
+
+
+def encode_h264(frames: Frames, *, crf: float, gop: int, pixel_format: str, fps: Fraction) -> bytes:
+    """An mp4 of `frames` (T, H, W, 3); the same frames always give the same bytes.
+
+    Args:
+        crf: x264's constant rate factor, lower is better; 18 keeps about 40 dB.
+        gop: largest distance of key frames, in frames.
+        pixel_format: one of `PIXEL_FORMATS`; yuv420p needs even H and W.
+    """
+    _, height, width, _ = frames.shape
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=_storable_rate(fps))
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.thread_count = 1
+        stream.codec_context.gop_size = gop
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.options = {
+            "crf": str(crf),
+            "preset": "medium",
+            "tune": "psnr,fastdecode",
+            # With B-frames x264's macroblock tree reads memory it never wrote: bytes would vary.
+            "x264-params": f"threads=1:keyint={gop}:min-keyint=1:bframes=0",
+        }
+        for picture in _pictures(frames, pixel_format):
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def decode_frames(data: bytes, start: int, count: int) -> Frames:
+    """Frames start ... start + count - 1 of an encoded video, (count, H, W, 3) RGB.
+
+    Raises:
+        UnreadableVideo: damaged, or fewer frames than that.
+    """
+    try:
+        with av.open(io.BytesIO(data)) as container:
+            return _decode_window(container, start, count)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
+
+
+def count_frames(data: bytes) -> int:
+    """Number of frames of an encoded video, by counting packets: nothing is decoded."""
+    try:
+        with av.open(io.BytesIO(data)) as container:
+            return len(_packets(container))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
+
+
+def encode_raw(frames: Frames) -> bytes:
+    """A .npy file of `frames`."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(frames), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def raw_layout(head: bytes) -> tuple[tuple[int, int, int, int], int]:
+    """Shape (T, H, W, 3) of a stored .npy and the offset of its first pixel, from its first bytes.
+
+    Raises:
+        UnreadableVideo: not a .npy of uint8 (T, H, W, 3) in C order.
+    """
+    stream = io.BytesIO(head)
+    try:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise UnreadableVideo(f"not a .npy file: {one_line(error)}") from None
+    if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        raise UnreadableVideo(f".npy of {dtype} {shape} where uint8 (T, H, W, 3) belongs")
+    return shape, stream.tell()
+
+
+def decode_raw(data: bytes) -> Frames:
+    """All frames of a stored .npy."""
+    shape, offset = raw_layout(data)
+    if len(data) - offset != np.prod(shape):
+        raise UnreadableVideo(f".npy of {shape} with {len(data) - offset} bytes of pixels")
+    return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
+
+
+def _storable_rate(fps: Fraction) -> Fraction:
+    """`fps` with terms an mp4 can hold; the number of frames does not depend on it."""
+    rate = max(fps, Fraction(1, 1000)).limit_denominator(_LARGEST_RATE_TERM)
+    return rate if rate.numerator <= _LARGEST_RATE_TERM else Fraction(round(rate))
+
+
+def _pictures(frames: Frames, pixel_format: str) -> Iterator[av.VideoFrame]:
+    """Frames as the encoder takes them, in BT.709."""
+    reformatter = VideoReformatter()
+    for number, pixels in enumerate(frames):
+        picture = reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
+            format=pixel_format,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_SHRINK_CHROMA,
+            threads=1,
+        )
+        picture.pts = number
+        yield picture
+
+
+def _packets(container: av.container.InputContainer) -> list[av.Packet]:
+    if not container.streams.video:
+        raise UnreadableVideo("no picture in it")
+    packets = container.demux(container.streams.video[0])
+    return [packet for packet in packets if packet.size and packet.pts is not None]
+
+
+def _decode_window(container: av.container.InputContainer, start: int, count: int) -> Frames:
+    packets = _packets(container)
+    times = sorted(packet.pts or 0 for packet in packets)
+    if start < 0 or count < 1 or start + count > len(times):
+        raise UnreadableVideo(f"frames {start} to {start + count} of a video of {len(times)}")
+    first, last = times[start], times[start + count - 1]
+    keys = [at for at, each in enumerate(packets) if each.is_keyframe and (each.pts or 0) <= first]
+    context = container.streams.video[0].codec_context
+    context.thread_count = 1
+    context.options = {"err_detect": "explode"}
+    decoded = _in_range(context, packets[max(keys, default=0) :], first, last)
+    frames = _to_rgb(decoded, count)
+    if len(frames) != count:
+        raise UnreadableVideo(f"{len(frames)} of the frames {start} to {start + count} decode")
+    return frames
+
+
+def _in_range(
+    context: av.VideoCodecContext, packets: list[av.Packet], first: int, last: int
+) -> Iterator[av.VideoFrame]:
+    """Decoded frames whose time is in [first, last]; stops as soon as the last one is out."""
+    for packet in [*packets, None]:
+        for frame in context.decode(packet):
+            if frame.is_corrupt:
+                raise UnreadableVideo("damaged picture")
+            time = first - 1 if frame.pts is None else frame.pts
+            if first <= time <= last:
+                yield frame
+            if time >= last:
+                return
+
+
+def _to_rgb(decoded: Iterator[av.VideoFrame], count: int) -> Frames:
+    """Decoded frames as (count, H, W, 3) RGB, or fewer where fewer came."""
+    to_444, to_planes, to_packed = VideoReformatter(), VideoReformatter(), VideoReformatter()
+    frames = np.empty((0, 0, 0, 3), np.uint8)
+    done = 0
+    while block := list(islice(decoded, min(_FRAMES_PER_CONVERSION, count - done))):
+        height, width = block[0].height, block[0].width
+        if not done:
+            frames = np.empty((count, height, width, 3), np.uint8)
+        tall = _stack(block, to_444)
+        tall = to_planes.reformat(tall, format="gbrp", interpolation=_GROW_CHROMA, threads=1)
+        tall = to_packed.reformat(tall, format="rgb24", threads=1)
+        rows = _rows(tall.planes[0]).reshape(len(block), height, -1)
+        pixels = rows[:, :, : width * 3].reshape(len(block), height, width, 3)
+        frames[done : done + len(block)] = pixels
+        done += len(block)
+    return frames[:done]
+
+
+def _stack(block: list[av.VideoFrame], to_444: VideoReformatter) -> av.VideoFrame:
+    """Frames one below the other in one 4:4:4 picture."""
+    first = block[0]
+    height, width = first.height, first.width
+    tall = av.VideoFrame(width, height * len(block), "yuv444p")
+    tall.colorspace, tall.color_range = first.colorspace, first.color_range
+    targets = [_rows(plane).reshape(len(block), height, -1) for plane in tall.planes]
+    for number, frame in enumerate(block):
+        if (frame.height, frame.width) != (height, width):
+            raise UnreadableVideo("its size changes within the video")
+        full = to_444.reformat(frame, format="yuv444p", interpolation=_GROW_CHROMA, threads=1)
+        for target, plane in zip(targets, full.planes):
+            target[number, :, :width] = _rows(plane)[:height, :width]
+    return tall
+
+
+def _rows(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
+    """A plane's memory, (rows, bytes in a row): writable, and longer than the picture is wide."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
