@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coordtok.config.errors import ConfigError
+from coordtok.config.load import load_config, parse_yaml, preset_names, to_dict, to_yaml
+
+MINIMAL = {
+    "run_dir": "runs/x",
+    "model": {},
+    "data": {"shards": "shards/x"},
+    "train": {"steps": 10, "global_batch": 4},
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    saved = tmp_path / "config.yaml"
+    saved.write_text(to_yaml(config))
+    assert load_config(str(saved)) == config
+
+
+def test_a_saved_config_is_plain_yaml(path: str) -> None:
+    assert yaml.safe_load(to_yaml(load_config(path))) == to_dict(load_config(path))
+
+
+def test_overrides_reach_every_depth_and_keep_their_types(path: str) -> None:
+    config = load_config(
+        path,
+        [
+            "seed=7",
+            "optim.lr=3e-4",
+            "model.video_patch=[4,8,8]",
+            "train.micro_batch=2",
+            "run_dir=a=b",
+        ],
+    )
+    assert config.seed == 7
+    assert config.optim.lr == 3e-4
+    assert config.model.video_patch == (4, 8, 8)
+    assert config.train.micro_batch == 2
+    assert config.run_dir == "a=b"
+
+
+def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
+    assert [s.path for s in load_config(path, ["data.shards=a"]).data.shards] == ["a"]
+    mixed = load_config(path, ["data.shards=[a, {path: 'pipe:cat {name}', weight: 2}]"])
+    assert [(s.path, s.weight) for s in mixed.data.shards] == [("a", 1.0), ("pipe:cat {name}", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stepz=3", "unknown key train.stepz; did you mean train.steps"),
+        ("optmi.lr=3", "unknown key optmi; did you mean optim"),
+        ("train.steps=many", "train.steps is 'many'; it must be of type int"),
+        ("train.steps=1.5", "train.steps is 1.5; it must be of type int"),
+        ("train.steps=true", "train.steps is True; it must be of type int"),
+        ("train.steps=0", "train.steps is 0; it must be at least 1"),
+        ("optim=3", "optim is 3; it must be a section of keys"),
+        ("optim.lr.x=3", "did you mean|must be of type"),
+        ("optim.schedule=linear", "it must be one of constant, cosine"),
+        ("optim.betas=[0.9]", "it must be a list of 2 numbers"),
+        ("optim.betas=[0.9,1.0]", "each must lie in"),
+        ("optim.min_lr=1", "it must lie between 0 and optim.lr"),
+        ("model.heads=3", "model.dim is 1024, which model.heads 3 does not divide"),
+        ("model.frames=100", "the video is 100 along t, which model.video_patch 8 does not divide"),
+        ("model.plane_size=[32,16,12]", "model.plane_size is 12 along x, which model.plane_patch"),
+        ("model.decoder_patch=[1,0,8]", r"model.decoder_patch.y is 0"),
+        ("data.shards=[]", "data.shards is empty"),
+        ("data.shards=[{path: a, weight: 0}]", "weights must be positive"),
+        ("data.shards=[{path: a, wait: 1}]", "unknown key data.shards.wait; did you mean"),
+        ("data.shards=3", "data.shards has 3"),
+        ("ema.decay=1", "it must lie in"),
+        ("wandb.mode=maybe", "must be one of disabled, online, offline"),
+        ("steps", "not of the form key.path=value"),
+        ("seed=[", "the value is not valid YAML"),
+        ("seed.x=1", "must be of type int"),
+        ("run_dir=''", "run_dir is empty"),
+    ],
+)
+def test_what_cannot_run_is_one_line(path: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_and_an_unknown_preset_are_named(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no preset and no file is called 'tokenizer_x'"):
+        load_config("tokenizer_x")
+    bare = tmp_path / "bare.yaml"
+    bare.write_text("run_dir: x\nmodel: {}\ndata: {shards: a}\ntrain: {steps: 1}\n")
+    with pytest.raises(ConfigError, match=r"train.global_batch is missing"):
+        load_config(str(bare))
+
+
+@pytest.mark.parametrize("text", ["- a", "a: [", "3"])
+def test_what_is_not_a_mapping_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
+        parse_yaml(text, "x.yaml")
+
+
+def test_a_number_in_scientific_notation_is_a_number() -> None:
+    assert parse_yaml("a: 1e-4", "x") == {"a": 1e-4}
