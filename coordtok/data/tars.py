@@ -1,0 +1,111 @@
+"""How samples lie in a tar shard: written for reproducible bytes, read by the headers alone.
+
+The layout is WebDataset's: neighbouring members that share the name up to the first dot of the base
+name are one sample, the rest of the name is the extension.
+"""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from coordtok.config.errors import DataError, one_line
+from coordtok.data.codec import UnreadableVideo, count_frames, raw_layout
+from coordtok.data.index import SampleEntry, ShardEntry
+
+VIDEO_EXTENSIONS = ("mp4", "npy")
+_END_MARK = bytes(tarfile.BLOCKSIZE)
+
+
+class Member(NamedTuple):
+    """One file in a tar: its name there, the offset of its data and its size in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def key_and_extension(self) -> tuple[str, str]:
+        """WebDataset's reading of the name; the extension is empty where there is no dot."""
+        folder, slash, base = self.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        return folder + slash + stem, extension
+
+
+def write_tar(file: BinaryIO, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write (name, data) pairs; the same pairs give the same bytes anywhere, any time."""
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            header = tarfile.TarInfo(name)
+            header.size, header.mode, header.mtime = len(data), 0o644, 0
+            tar.addfile(header, io.BytesIO(data))
+
+
+def read_members(path: Path) -> list[Member]:
+    """All files in a tar, from its headers.
+
+    Raises:
+        DataError: not a tar, or cut short.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            found = [Member(each.name, each.offset_data, each.size) for each in tar if each.isreg()]
+            end = tar.offset
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path.name} is not a whole tar: {one_line(error)}") from None
+    with open(path, "rb") as file:
+        file.seek(end)
+        mark = file.read(tarfile.BLOCKSIZE)
+    if mark != _END_MARK:
+        raise DataError(f"{path.name} is cut short or damaged at byte {end}: no tar header there")
+    return found
+
+
+def index_tar(path: Path) -> ShardEntry:
+    """The index entry of a tar, for shards of any origin.
+
+    Members that belong to no video are left out. A video that cannot be read is listed with 0
+    frames: the loader skips it and names it.
+
+    Raises:
+        DataError: not a whole tar, or two samples with one key.
+    """
+    members = read_members(path)
+    with open(path, "rb") as file:
+        samples = tuple(_samples(members, file))
+        file.seek(0)
+        sha256 = digest(file)
+    keys = [sample.key for sample in samples]
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"{path.name} has two samples with the key {twice!r}: rename one")
+    return ShardEntry(path.name, path.stat().st_size, sha256, samples)
+
+
+def digest(file: BinaryIO) -> str:
+    """sha256 of the rest of a file, in hexadecimal."""
+    summed = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        summed.update(chunk)
+    return summed.hexdigest()
+
+
+def _samples(members: list[Member], file: BinaryIO) -> Iterator[SampleEntry]:
+    for key, group in groupby(members, lambda member: member.key_and_extension[0]):
+        files = {member.key_and_extension[1]: (member.offset, member.size) for member in group}
+        video = next((ext for ext in VIDEO_EXTENSIONS if ext in files), None)
+        if video is not None:
+            yield SampleEntry(key, _frames(file, video, *files[video]), files)
+
+
+def _frames(file: BinaryIO, extension: str, offset: int, size: int) -> int:
+    file.seek(offset)
+    try:
+        if extension == "npy":
+            return raw_layout(file.read(min(size, 4096)))[0][0]
+        return count_frames(file.read(size))
+    except UnreadableVideo:
+        return 0

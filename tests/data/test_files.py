@@ -1,0 +1,52 @@
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from coordtok.config.errors import DataError
+from coordtok.data.files import whole_file, write_whole
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "a"
+    with pytest.raises(RuntimeError), whole_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    write_whole(path, b"first")
+    with pytest.raises(RuntimeError), whole_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="cannot write"):
+        write_whole(tmp_path / "missing" / "a", b"")
+
+
+WRITE_TOO_MUCH = """
+import sys
+from pathlib import Path
+from coordtok.config.errors import exit_on_user_error
+from coordtok.data.files import write_whole
+sys.exit(exit_on_user_error(write_whole)(Path(sys.argv[1]), bytes(1 << 20)))
+"""
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_TOO_MUCH, str(path)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write {path}")
+    assert len(done.stderr.splitlines()) == 1
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
