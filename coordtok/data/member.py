@@ -1,0 +1,92 @@
+"""One sample of a shard as the loader sees it: named files, read by offset, each checked.
+
+Before a file's bytes are used, the tar header in front of them must agree with the index. A damaged
+header makes the sample unreadable, which its lane skips; an intact header of something else means
+that the index describes another tar, and then nothing it says can be trusted.
+"""
+
+import tarfile
+from collections.abc import Callable
+
+from coordtok.config.errors import DataError
+from coordtok.data.index import SampleEntry
+
+HEADER_BYTES = 512
+WRITE_INDEX = "make it anew: python -m data_prep.verify_shards DIR --write-index"
+
+ReadInto = Callable[[str, int, memoryview], None]
+"""(extension, offset in that file, buffer to fill)"""
+Retry = Callable[[Callable[[], None], str], None]
+"""(action, what it reads): runs the action, again after an OSError, and gives up with DataError"""
+
+
+class UnreadableSample(Exception):
+    """A sample whose content cannot be used; its lane goes on with the next one."""
+
+
+class StoredSample:
+    """One sample's files: `entry.files` lists their extensions and sizes."""
+
+    def __init__(self, entry: SampleEntry, read_into: ReadInto) -> None:
+        self.entry = entry
+        self._read_into = read_into
+
+    def read(self, ext: str, offset: int = 0, size: int | None = None) -> bytes:
+        """`size` bytes of the file KEY.`ext` from `offset` on; all that follow by default.
+
+        Raises:
+            UnreadableSample: the file is damaged, or shorter than that.
+            DataError: the source cannot be read, or the index describes another tar.
+        """
+        total = self.entry.files[ext][1]
+        buffer = bytearray(max(total - offset, 0) if size is None else size)
+        self.read_into(ext, offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, ext: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from byte `offset` of the file KEY.`ext`; raises as `read` does."""
+        total = self.entry.files[ext][1]
+        if offset + buffer.nbytes > total:
+            raise UnreadableSample(
+                f".{ext} has {total} bytes, fewer than the {offset + buffer.nbytes} it needs"
+            )
+        self._read_into(ext, offset, buffer)
+
+
+def header_offset(entry: SampleEntry, ext: str, where: str) -> int:
+    """Where the tar header of a file begins: just before its data."""
+    offset = entry.files[ext][0] - HEADER_BYTES
+    if offset < 0:
+        raise DataError(f"{where}: {entry.key}.{ext} begins inside a tar header: {WRITE_INDEX}")
+    return offset
+
+
+def check_header(header: bytes | bytearray, entry: SampleEntry, ext: str, where: str) -> None:
+    """Compare a tar header with the index. `where` names the shard in errors.
+
+    Raises:
+        UnreadableSample: the header is damaged.
+        DataError: it is the intact header of another file, or of another size.
+    """
+    size = entry.files[ext][1]
+    try:
+        member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise UnreadableSample(f"the tar header of .{ext} is damaged ({error})") from None
+    if not (member.isreg() and member.size == size and _is_named(member.name, entry.key, ext)):
+        raise DataError(
+            f"{where} holds {member.name!r} of {member.size} bytes where the index has "
+            f"'{entry.key}.{ext}' of {size}: the index is of other shards; {WRITE_INDEX}"
+        )
+
+
+def _is_named(found: str, key: str, ext: str) -> bool:
+    expected = f"{key}.{ext}"
+    if len(expected) > tarfile.LENGTH_NAME or not expected.isascii():
+        # The name is whole only in an extended header, in one of several dialects.
+        return True
+    return _base_name(found) == _base_name(expected)
+
+
+def _base_name(name: str) -> str:
+    return name.rsplit("/", 1)[-1].casefold()
