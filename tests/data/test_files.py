@@ -8,16 +8,20 @@ from coordtok.config.errors import DataError
 from coordtok.data.files import whole_file, write_whole
 
 
+def write_half(path):
+    with whole_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+
+
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "a"
-    with pytest.raises(RuntimeError), whole_file(path) as file:
-        file.write(b"half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(path)
     assert list(tmp_path.iterdir()) == []
     write_whole(path, b"first")
-    with pytest.raises(RuntimeError), whole_file(path) as file:
-        file.write(b"half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(path)
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
 
