@@ -59,5 +59,5 @@ class PatchGrid:
 
     def coordinates(self, index_N3: torch.Tensor) -> torch.Tensor:
         """Where patches are: index / (n - 1) in [0, 1] along each axis, 0 where n is 1; float32."""
-        last = torch.tensor(self.shape, dtype=torch.float32, device=index_N3.device) - 1
-        return index_N3 / last.clamp_(min=1)
+        axes = zip(index_N3.unbind(-1), self.shape)
+        return torch.stack([index.float() / max(1, count - 1) for index, count in axes], dim=-1)

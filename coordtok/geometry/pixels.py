@@ -21,7 +21,7 @@ def real_frames(num_frames_B: torch.Tensor, frames: int) -> torch.Tensor:
     return torch.arange(frames, device=num_frames_B.device) < num_frames_B[:, None]
 
 
-def overwrite_padding(video_BTHW3: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
-    """The float video with mid-grey (0) in place of padded frames, whatever they held, NaN too."""
-    is_real_BT = real_frames(num_frames_B, video_BTHW3.shape[1])
-    return video_BTHW3.masked_fill(~is_real_BT[:, :, None, None, None], 0.0)
+def overwrite_padding(video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor) -> torch.Tensor:
+    """A copy with black frames in place of padded ones, whatever they held; uint8 or float."""
+    black = 0 if video_BTHW3.dtype == torch.uint8 else -1.0
+    return video_BTHW3.masked_fill(~is_real_BT[:, :, None, None, None], black)

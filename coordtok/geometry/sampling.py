@@ -20,7 +20,7 @@ def draw_points(
     """(count, 3) int64 indices (t, y, x), uniform over the patches that hold only real frames.
 
     `num_frames` is how many frames of the clip are real (all by default). A clip shorter than one
-    patch still has its first slab; `pixels.overwrite_padding` makes its padded part harmless.
+    patch still has its first slab: give its target `pixels.overwrite_padding` too.
     """
     frames = grid.size[0] if num_frames is None else int(num_frames)
     if not 1 <= frames <= grid.size[0]:

@@ -13,6 +13,7 @@ from torch import nn
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.patches import patchify
+from coordtok.geometry.pixels import from_uint8
 from coordtok.geometry.triplane import Triplane
 from coordtok.models.layers import CROSS_SELF_EPS, VIT_EPS, BlockStack, CrossSelfBlock, ViTBlock
 
@@ -48,8 +49,11 @@ class VideoViT(nn.Module):
         self, video_BTHW3: torch.Tensor, key_mask_BL: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(B, L, D) features of the tubelets in (t, y, x) order."""
-        patches_BLP = patchify(video_BTHW3.to(self.patch_embed.weight.dtype), self.patch)
-        tokens_BLD = self.patch_embed(patches_BLP) + self.position
+        patches_BLP = patchify(video_BTHW3, self.patch)
+        if patches_BLP.dtype == torch.uint8:
+            patches_BLP = from_uint8(patches_BLP)
+        dtype = self.patch_embed.weight.dtype
+        tokens_BLD = self.patch_embed(patches_BLP.to(dtype)) + self.position
         class_B1D = self.class_token.to(tokens_BLD.dtype).expand(len(tokens_BLD), 1, -1)
         tokens_BLD = torch.cat([class_B1D, tokens_BLD], dim=1)
         if key_mask_BL is not None:
@@ -143,8 +147,8 @@ class Encoder(nn.Module):
     def forward(
         self, video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor | None = None
     ) -> Triplane:
-        """`video` is float in [-1, 1] with padding already overwritten; `is_real_BT` marks the
-        frames that are not padding. A tubelet with any real frame is attended to."""
+        """`video` is uint8, or float in [-1, 1], with padding already overwritten; `is_real_BT`
+        marks the frames that are not padding. A tubelet with any real frame is attended to."""
         mask_BL = None if is_real_BT is None else self._tubelet_mask(is_real_BT)
         return self.planes(self.video(video_BTHW3, mask_BL), mask_BL)
 

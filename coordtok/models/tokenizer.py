@@ -18,7 +18,7 @@ from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import Group, Grouping, group_index, slab_groups
 from coordtok.geometry.patches import unpatchify
-from coordtok.geometry.pixels import from_uint8, overwrite_padding, real_frames
+from coordtok.geometry.pixels import overwrite_padding, real_frames
 from coordtok.geometry.triplane import Triplane
 from coordtok.models.decoder import Decoder
 from coordtok.models.encoder import Encoder
@@ -59,7 +59,7 @@ class CoordTok(nn.Module):
         """
         planes = self._encode(video, num_frames)
         index_BGN3 = index.unsqueeze(1) if index.ndim == 3 else index
-        size = groups_per_pass or index_BGN3.shape[1]
+        size = index_BGN3.shape[1] if groups_per_pass is None else groups_per_pass
         pixels = [self.decoder(planes, part) for part in index_BGN3.split(size, dim=1)]
         pixels_BGNP3 = pixels[0] if len(pixels) == 1 else torch.cat(pixels, dim=1)
         return pixels_BGNP3.squeeze(1) if index.ndim == 3 else pixels_BGNP3
@@ -78,13 +78,11 @@ class CoordTok(nn.Module):
         self, video: torch.Tensor, num_frames: torch.Tensor | Sequence[int] | None
     ) -> Triplane:
         check_video(video, self.config)
-        video_BTHW3 = from_uint8(video) if video.dtype == torch.uint8 else video
         num_frames_B = check_num_frames(num_frames, len(video), self.config.frames)
         if num_frames_B is None:
-            return self.encoder(video_BTHW3)
-        num_frames_B = num_frames_B.to(video.device)
-        video_BTHW3 = overwrite_padding(video_BTHW3, num_frames_B)
-        return self.encoder(video_BTHW3, real_frames(num_frames_B, self.config.frames))
+            return self.encoder(video)
+        is_real_BT = real_frames(num_frames_B.to(video.device), self.config.frames)
+        return self.encoder(overwrite_padding(video, is_real_BT), is_real_BT)
 
     def decode_at(self, planes: Triplane, index_BN3: torch.Tensor) -> torch.Tensor:
         """Pixels (B, N, pt, ph, pw, 3) of the patches with indices (t, y, x), float32."""
@@ -108,6 +106,8 @@ class CoordTok(nn.Module):
         `geometry.groups`, also for `grouping` and `seed`); only the passes that hold a wanted frame
         are run, `groups_per_pass` of them at a time, so memory does not grow with the length.
         """
+        if groups_per_pass < 1:
+            raise ConfigError(f"groups_per_pass is {groups_per_pass}; decode at least 1 at a time")
         wanted = check_frames(frames, self.config.frames)
         points = self.points_per_pass if points_per_pass is None else points_per_pass
         groups = slab_groups(self.decoder.grid, points, grouping, seed)
@@ -160,6 +160,8 @@ def check_num_frames(
     if num_frames is None:
         return None
     num_frames_B = torch.as_tensor(num_frames)
+    if num_frames_B.is_floating_point():
+        raise DataError(f"num_frames is {num_frames_B.dtype}; give whole numbers of frames")
     if num_frames_B.shape != (clips,):
         raise DataError(
             f"num_frames has shape {tuple(num_frames_B.shape)}; give one number for each of the "

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from coordtok.geometry.triplane import Triplane, sample
+
+SIZES = {"yt": (5, 4), "xt": (5, 7), "xy": (4, 7)}
+
+
+def make_planes(dtype: torch.dtype = torch.float32) -> Triplane:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((4, 7), (5, 4), (5, 7))
+    return Triplane(
+        *(torch.randn(2, *shape, 3, generator=generator, dtype=dtype) for shape in shapes)
+    )
+
+
+def make_coords(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Inside, on the ends, on nodes, and outside [0, 1]."""
+    inside = torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(1))
+    special = torch.tensor([[0, 0, 0], [1, 1, 1], [0.25, 1 / 3, 0.5], [-0.5, 1.5, 2.0]])
+    return torch.cat([inside, special.expand(2, -1, -1)], dim=1).to(dtype)
+
+
+def reference(planes: Triplane, coords: torch.Tensor) -> torch.Tensor:
+    features = []
+    for plane, (row, column) in zip(planes, ((1, 2), (0, 1), (0, 2))):
+        places = coords[..., [column, row]].unsqueeze(1) * 2 - 1  # grid_sample: (x, y) in [-1, 1]
+        read = F.grid_sample(
+            plane.movedim(-1, 1), places, align_corners=True, padding_mode="border"
+        )
+        features.append(read.squeeze(2).movedim(1, -1))
+    return torch.cat(features, dim=-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_and_gradients_are_grid_samples(dtype: torch.dtype) -> None:
+    planes = make_planes(dtype).map(torch.Tensor.requires_grad_)
+    coords = make_coords(dtype)
+    ours, theirs = sample(planes, coords), reference(planes, coords)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    for mine, other in zip(
+        torch.autograd.grad((ours * weights).sum(), planes),
+        torch.autograd.grad((theirs * weights).sum(), planes),
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-6)
+
+
+def test_planes_of_one_node_are_constant() -> None:
+    planes = Triplane(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
+    assert torch.equal(sample(planes, torch.rand(1, 9, 3)), torch.ones(1, 9, 6))
+
+
+def test_chunks_of_coordinates_read_the_same() -> None:
+    planes, coords = make_planes(), make_coords()
+    chunks = [sample(planes, part) for part in coords.split(13, dim=1)]
+    torch.testing.assert_close(torch.cat(chunks, dim=1), sample(planes, coords))
+
+
+def test_half_precision_planes_are_read_in_float32_even_under_autocast() -> None:
+    planes, coords = make_planes(torch.bfloat16), make_coords()
+    expected = sample(planes.to(torch.float32), coords)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sample(planes, coords), expected)
+
+
+def test_inputs_are_left_alone() -> None:
+    planes, coords = make_planes(), make_coords()
+    before = [tensor.clone() for tensor in (*planes, coords)]
+    sample(planes, coords)
+    assert all(torch.equal(a, b) for a, b in zip(before, (*planes, coords)))
+
+
+def test_map_and_to_keep_the_planes_apart() -> None:
+    planes = make_planes().to(torch.float64)
+    assert isinstance(planes, Triplane)
+    assert {name: tuple(plane.shape[1:3]) for name, plane in planes._asdict().items()} == SIZES
+    assert planes.xt.dtype == torch.float64
