@@ -24,6 +24,9 @@ FLASH_MODULES = ("flash_attn.cute", "flash_attn_interface", "flash_attn")
 
 LARGEST_HEAD = 256
 
+_named: set[str] = set()
+"""Unusable modules that were already reported."""
+
 
 def attention(
     q_BLHD: torch.Tensor,
@@ -85,7 +88,7 @@ def _flash_kernel(
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # the parent package is missing, broken or a stub
+    except Exception:  # the package it is part of is missing or broken; that one gets its own try
         return False
 
 
@@ -116,7 +119,9 @@ def _try_out(kernel: Kernel, device: torch.device, dtype: torch.dtype, head: int
             raise ValueError("its results differ from torch's attention")
 
 
-@functools.cache
 def _warn_once(module: str, reason: str) -> None:
+    if module in _named:
+        return
+    _named.add(module)
     first_line = reason.strip().splitlines()[0]
     logger.warning("%s is installed but unusable, so it is not used (%s)", module, first_line)
