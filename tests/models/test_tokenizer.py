@@ -1,0 +1,249 @@
+import dataclasses
+
+import pytest
+import torch
+
+from coordtok.config.errors import ConfigError, DataError
+from coordtok.geometry.groups import group_index, slab_groups
+from coordtok.geometry.patches import gather, unpatchify
+from coordtok.geometry.pixels import from_uint8
+from coordtok.losses.reconstruction import mse_per_clip
+from coordtok.models.tokenizer import CoordTok
+
+
+def draw_index(model: CoordTok, *shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    axes = [torch.randint(0, n, shape, generator=generator) for n in model.decoder.grid.shape]
+    return torch.stack(axes, dim=-1)
+
+
+def loss_of(model: CoordTok, video: torch.Tensor, num_frames=None) -> torch.Tensor:
+    index = draw_index(model, 2, 20)
+    target = gather(from_uint8(video), index, model.config.decoder_patch)
+    return mse_per_clip(model(video, index, num_frames), target).mean()
+
+
+def test_shapes_follow_every_axis(model, video) -> None:
+    planes = model.encode(video)
+    assert [tuple(plane.shape) for plane in planes] == [(2, 4, 6, 4), (2, 8, 4, 4), (2, 8, 6, 4)]
+    assert model.decode(planes).shape == video.shape
+    assert model.decode_at(planes, draw_index(model, 2, 7)).shape == (2, 7, 2, 4, 8, 3)
+
+
+def test_bytes_and_floats_are_the_same_video(model, video) -> None:
+    for num_frames in (None, [5, 24]):
+        for a, b in zip(
+            model.encode(video, num_frames), model.encode(from_uint8(video), num_frames)
+        ):
+            assert torch.equal(a, b)
+
+
+def test_groups_attend_to_themselves_only(model, video) -> None:
+    index = draw_index(model, 2, 3, 10)
+    together = model(video, index)
+    assert together.shape == (2, 3, 10, 2, 4, 8, 3)
+    alone = torch.stack([model(video, part) for part in index.unbind(1)], dim=1)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    for size in (1, 2):
+        chunked = model(video, index, groups_per_pass=size)
+        torch.testing.assert_close(together, chunked, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model.decode_at(model.encode(video), index[:, 0]), alone[:, 0], atol=1e-5, rtol=0
+    )
+
+
+def test_forward_in_groups_is_decode(model, video) -> None:
+    """Validation sees through `forward` (all that ZeRO-3 allows) what `decode` gives."""
+    grid = model.decoder.grid
+    groups = slab_groups(grid, 96, "contiguous")
+    index = torch.stack([group_index(grid, group) for group in groups]).expand(2, -1, -1, -1)
+    video_again = unpatchify(model(video, index, groups_per_pass=1).flatten(1, 2), grid)
+    decoded = model.decode(model.encode(video), points_per_pass=96, grouping="contiguous")
+    torch.testing.assert_close(decoded, video_again, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("grouping", ["strided", "contiguous", "random"])
+@pytest.mark.parametrize("points", [1, 100, 250, 10_000])
+def test_frames_on_their_own_are_those_of_the_whole(model, video, grouping, points) -> None:
+    planes = model.encode(video)
+    whole = model.decode(planes, points_per_pass=points, grouping=grouping)
+    for frames in ([5], [23, 0, 7, 7, -1], range(24), torch.tensor([3, 4]), []):
+        part = model.decode(
+            planes, frames, points, grouping=grouping, groups_per_pass=1 + len(frames) % 3
+        )
+        torch.testing.assert_close(part, whole[:, list(frames)], atol=1e-5, rtol=0)
+
+
+def test_a_frame_costs_its_own_pass_only(model, video) -> None:
+    planes, decoded = model.encode(video), []
+    model.decoder.register_forward_pre_hook(lambda _, args: decoded.append(args[1].shape))
+    model.decode(planes, points_per_pass=100)
+    assert sum(shape[1] * shape[2] for shape in decoded) == model.decoder.grid.count
+    assert max(shape[1] * shape[2] for shape in decoded) <= 144
+    decoded.clear()
+    model.decode(planes, frames=[6, 7], points_per_pass=100)
+    assert len(decoded) == 1
+
+
+def test_passes_aim_at_the_trained_number_of_points(model, video) -> None:
+    model.points_per_pass = 100
+    planes = model.encode(video)
+    assert torch.equal(model.decode(planes), model.decode(planes, points_per_pass=100))
+    assert not torch.equal(model.decode(planes), model.decode(planes, points_per_pass=500))
+
+
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 7.0])
+@pytest.mark.parametrize("num_frames", [[1, 24], [7, 9], [8, 23]])
+def test_padded_frames_have_exactly_no_influence(model, video, garbage, num_frames) -> None:
+    clean = from_uint8(video)
+    dirty = clean.clone()
+    for clip, count in enumerate(num_frames):
+        dirty[clip, count:] = garbage
+    index = draw_index(model, 2, 10)
+    for a, b in zip(model.encode(clean, num_frames), model.encode(dirty, num_frames)):
+        assert torch.equal(a, b)
+    counts = torch.tensor(num_frames)
+    assert torch.equal(model(clean, index, counts), model(dirty, index, counts))
+
+
+def test_what_is_masked_is_the_padding_and_nothing_else(model, video) -> None:
+    """4 frames a tubelet: with 9 real frames the first three tubelets of six are attended to."""
+    kept = [model.encode(video, [count, count]).xy for count in (9, 12, 13)]
+    changed = video.clone()
+    changed[:, 8] += 50
+    assert not torch.equal(model.encode(changed, [9, 9]).xy, kept[0])
+    black = video.clone()
+    black[:, 9:] = 0
+    assert torch.equal(model.encode(black, [12, 12]).xy, kept[0])
+    assert not torch.equal(model.encode(black, [13, 13]).xy, kept[0])
+    assert not torch.equal(model.encode(black).xy, kept[0])
+
+
+def test_masks_hold_in_the_gradient(model, video) -> None:
+    floats = from_uint8(video).requires_grad_()
+    sum(plane.sum() for plane in model.encode(floats, [7, 24])).backward()
+    assert not floats.grad[0, 7:].any()
+    assert floats.grad[0, :7].any(dim=-1).any(dim=-1).any(dim=-1).all()
+    assert floats.grad[1].abs().sum(dim=(1, 2, 3)).all()
+
+
+def test_clips_of_full_length_need_no_mask(model, video) -> None:
+    for a, b in zip(model.encode(video, [24, 24]), model.encode(video)):
+        assert torch.equal(a, b)
+
+
+def test_output_is_independent_of_the_callers_tensors(model, video) -> None:
+    floats, index = from_uint8(video), draw_index(model, 2, 10)
+    counts = torch.tensor([7, 24])
+    given = (floats, index, counts)
+    before = [tensor.clone() for tensor in given]
+    first, again = model(*given), model(*given)
+    planes = model.encode(floats, counts)
+    decoded, chosen = model.decode(planes), model.decode_at(planes, index)
+    assert all(torch.equal(a, b) for a, b in zip(before, given))
+    expected = [tensor.clone() for tensor in (first, *planes, decoded, chosen)]
+    for tensor in (floats, index, counts):
+        tensor.zero_()
+    assert torch.equal(first, again)
+    results = (first, *planes, decoded, chosen)
+    assert all(torch.equal(a, b) for a, b in zip(expected, results))
+    for plane in planes:
+        plane.zero_()
+    assert torch.equal(decoded, expected[-2])
+
+
+@pytest.mark.parametrize("num_frames", [None, torch.tensor([7, 24])])
+def test_activation_checkpointing_changes_no_gradient(model, video, num_frames) -> None:
+    gradients, runs = [], []
+    model.decoder.blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    for enabled in (False, True):
+        model.set_activation_checkpointing(enabled)
+        model.zero_grad()
+        loss = loss_of(model, video, num_frames)
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad for p in model.parameters())])
+    assert len(runs) == 3  # forward; forward and again in the backward pass
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))
+
+
+def test_every_parameter_is_trained(model, video) -> None:
+    loss_of(model, video).backward()
+    untouched = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert untouched == []
+
+
+def test_bfloat16_parameters_give_float32_planes_and_pixels(model, video) -> None:
+    expected = model(video, draw_index(model, 2, 20))
+    pixels = model.bfloat16()(video, draw_index(model, 2, 20))
+    assert {plane.dtype for plane in model.encode(video)} == {torch.float32}
+    assert pixels.dtype == torch.float32
+    assert (pixels - expected).abs().max() < 0.1
+
+
+def test_a_fresh_model_starts_at_the_scale_of_the_pixels(model, video) -> None:
+    planes = model.encode(video)
+    assert all(0.2 < plane.std() < 2 for plane in planes)
+    assert model.decode(planes).std() < 1
+
+
+def test_the_class_token_is_dropped(model, video) -> None:
+    tubelets = model.encoder.grid.count
+    assert model.encoder.video(video).shape == (2, tubelets, model.config.dim)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda video: video[:, :20], r"shape \(2, 20, 32, 48, 3\); this model takes"),
+        (lambda video: video[0], "this model takes"),
+        (lambda video: video.movedim(-1, 2), "this model takes"),
+        (lambda video: video.long(), "video is torch.int64; pass uint8, or float"),
+    ],
+)
+def test_videos_the_model_cannot_take(model, video, change, message) -> None:
+    with pytest.raises(DataError, match=message):
+        model.encode(change(video))
+    with pytest.raises(DataError, match=message):
+        model(change(video), draw_index(model, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "message"),
+    [
+        ([24], r"num_frames has shape \(1,\)"),
+        ([0, 24], r"num_frames is \[0, 24\]; each must be 1 to 24"),
+        ([25, 24], "each must be 1 to 24"),
+        ([7.5, 24.0], "give whole numbers"),
+    ],
+)
+def test_frame_counts_the_model_cannot_take(model, video, num_frames, message) -> None:
+    with pytest.raises(DataError, match=message):
+        model.encode(video, num_frames)
+
+
+def test_patches_and_frames_that_do_not_exist(model, video) -> None:
+    planes = model.encode(video)
+    for bad in ([12, 0, 0], [0, 8, 0], [0, 0, 6], [0, 0, -1]):
+        with pytest.raises(ConfigError, match=r"outside the grid \(12, 8, 6\)"):
+            model.decode_at(planes, torch.tensor([[bad], [bad]]))
+    with pytest.raises(ConfigError, match="frame 24 is outside the video; it has 24 frames"):
+        model.decode(planes, frames=[0, 24])
+    with pytest.raises(ConfigError, match="points_per_pass is 0"):
+        model.decode(planes, points_per_pass=0)
+    with pytest.raises(ConfigError, match="groups_per_pass is 0"):
+        model.decode(planes, groups_per_pass=0)
+
+
+def test_axes_are_not_mixed_up(odd_config) -> None:
+    """A step along one axis of the index reads, of the planes, only those that hold this axis."""
+    torch.manual_seed(0)
+    model = CoordTok(dataclasses.replace(odd_config, decoder_layers=0))
+    planes = model.encode(torch.zeros(1, *odd_config.video_size, 3, dtype=torch.uint8))
+    for name, axes in (("xy", (1, 2)), ("yt", (0, 1)), ("xt", (0, 2))):
+        silent = planes.map(torch.zeros_like)._replace(**{name: getattr(planes, name)})
+        torch.nn.init.zeros_(model.decoder.position)
+        for axis in range(3):
+            index = torch.zeros(1, 2, 3, dtype=torch.long)
+            index[0, 1, axis] = model.decoder.grid.shape[axis] - 1
+            first, last = model.decode_at(silent, index)[0]
+            assert torch.equal(first, last) == (axis not in axes)
