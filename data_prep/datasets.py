@@ -1,0 +1,212 @@
+"""Which videos a dataset holds: their files, names, classes and splits.
+
+Scanning opens no video. What a dataset lists but does not have is returned as a failure, so that it
+is counted and named like a video that cannot be read.
+"""
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coordtok.config.errors import ConfigError, DataError
+from data_prep.options import BuildOptions
+
+_SUFFIXES = """
+.3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe
+.mpeg .mpg .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m
+"""
+VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
+
+
+@dataclass(frozen=True)
+class Video:
+    """A file to store. `name` is its path within the dataset, printable, and tells it apart."""
+
+    path: str
+    name: str
+    label: int | None = None
+    class_name: str | None = None
+    split: str | None = None
+
+
+@dataclass
+class Scan:
+    """What was found: videos in the order of their names, failures as (name, reason)."""
+
+    videos: list[Video] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    ignored: int = 0  # files that no one would take for videos by their name
+    _names: set[str] = field(default_factory=set)
+
+    def add(self, video: Video) -> None:
+        """Take a listed video, unless it is not there or was listed before."""
+        if not os.path.isfile(video.path):
+            self.failures.append((video.name, "listed, but there is no such file"))
+        elif video.name in self._names:
+            self.failures.append((video.name, "listed more than once; the first was taken"))
+        else:
+            self._names.add(video.name)
+            self.videos.append(video)
+
+
+def scan(options: BuildOptions) -> Scan:
+    """Find the dataset's videos.
+
+    Raises:
+        DataError: the folder, a list or a split file is missing, empty or not what it should be.
+    """
+    found = _SCANNERS[options.dataset](options)
+    found.videos.sort(key=lambda video: video.name)
+    if not found.videos and not found.failures:
+        raise DataError(
+            f"no video in {options.input}: give the folder that holds them, or another --dataset"
+        )
+    return found
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that any reader of JSON takes: stray bytes are written as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _scan_folder(options: BuildOptions) -> Scan:
+    root = _folder(options.input)
+    found = Scan()
+    relatives = []
+    for path in _files(root, Path(options.output)):
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
+            relatives.append(path.relative_to(root))
+        else:
+            found.ignored += 1
+    names = sorted({printable(each.parts[0]) for each in relatives if len(each.parts) > 1})
+    classes = {name: number for number, name in enumerate(names)}
+    for each in relatives:
+        name = printable(each.parts[0]) if len(each.parts) > 1 else None
+        label = classes.get(name or "")
+        found.add(Video(str(root / each), printable(each), label, name, options.split))
+    return found
+
+
+def _scan_ucf101(options: BuildOptions) -> Scan:
+    root, splits = _folder(options.input), _folder(options.splits or "")
+    if options.split not in ("train", "test"):
+        raise ConfigError(f"--split {options.split}: UCF-101 has train and test")
+    labels = {}
+    for line in _lines(splits / "classInd.txt"):
+        number, _, name = line.partition(" ")
+        if not number.isdigit() or not name:
+            raise DataError(f"{splits / 'classInd.txt'}: {line!r} is not '1 ApplyEyeMakeup'")
+        labels[name.strip()] = int(number) - 1
+    found = Scan()
+    for line in _lines(splits / f"{options.split}list{options.fold:02d}.txt"):
+        name = line.rsplit(" ", 1)[0] if line.rsplit(" ", 1)[-1].isdigit() else line
+        folder = name.split("/")[0]
+        if folder not in labels or ".." in Path(name).parts:
+            raise DataError(f"{line!r} in the split file: its class is not in classInd.txt")
+        video = Video(str(root / name), name, labels[folder], folder, options.split)
+        found.add(video)
+    return found
+
+
+def _scan_kinetics(options: BuildOptions) -> Scan:
+    root = _folder(options.input)
+    rows = _csv_rows(Path(options.csv or ""))
+    names = sorted({row["label"] for row in rows if row.get("label")})
+    labels = {name: number for number, name in enumerate(names)}
+    files: dict[str, Path] = {}
+    for path in _files(root, Path(options.output)):
+        files.setdefault(path.stem, path)
+    found = Scan()
+    for row in rows:
+        if options.split is not None and row.get("split") != options.split:
+            continue
+        stems = [stem for stem in _kinetics_stems(row) if stem in files]
+        if not stems:
+            reason = "no file named ID.* or ID_START_END.* for this row of the CSV"
+            found.failures.append((_kinetics_stems(row)[0], reason))
+            continue
+        path = files[stems[0]]
+        label = row.get("label") or None
+        name = printable(path.relative_to(root))
+        found.add(Video(str(path), name, labels.get(label or ""), label, row.get("split") or None))
+    if not found.videos and not found.failures and options.split is not None:
+        known = ", ".join(sorted({row.get("split") or "" for row in rows}))
+        raise DataError(
+            f"--split {options.split}: no such rows in {options.csv}, which has {known}"
+        )
+    return found
+
+
+def _scan_list(options: BuildOptions) -> Scan:
+    listing = Path(options.input)
+    if listing.is_dir():
+        raise DataError(f"{listing} is a folder: --dataset list takes a text file of paths")
+    found = Scan()
+    for line in _lines(listing):
+        path = listing.parent / line
+        found.add(Video(str(path), printable(line), split=options.split))
+    return found
+
+
+_SCANNERS: dict[str, Callable[[BuildOptions], Scan]] = {
+    "folder": _scan_folder,
+    "ucf101": _scan_ucf101,
+    "kinetics": _scan_kinetics,
+    "list": _scan_list,
+}
+
+
+def _folder(path: str) -> Path:
+    if not os.path.isdir(path):
+        raise DataError(f"no folder {path}: check the path")
+    return Path(path)
+
+
+def _files(root: Path, without: Path) -> Iterator[Path]:
+    """All files below `root` in a fixed order, `without` the output; linked folders once each."""
+    seen = {os.path.realpath(without)}
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names))
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file that are not empty; entries end with NUL where it holds one."""
+    try:
+        text = os.fsdecode(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    entries = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
+    return [entry for entry in entries if entry.strip()]
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            columns = reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    if "youtube_id" not in columns:
+        raise DataError(f"{path} has the columns {', '.join(columns)}: youtube_id is missing")
+    return rows
+
+
+def _kinetics_stems(row: dict[str, str]) -> list[str]:
+    """File names without suffix that a row may have."""
+    identity = row.get("youtube_id") or ""
+    stems = []
+    try:
+        start, end = (int(float(row.get(column) or "")) for column in ("time_start", "time_end"))
+        stems = [f"{identity}_{start:06d}_{end:06d}", f"{identity}_{start}_{end}"]
+    except ValueError:
+        pass
+    return [*stems, identity]
