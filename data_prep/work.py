@@ -1,0 +1,93 @@
+"""The work folder inside the output: what is finished so far, so that a killed build goes on.
+
+A video counts as finished once its record is there; records are written whole, after all segments
+they speak of. A video without a record is done again, under the same names.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from math import log10
+from pathlib import Path
+from typing import Any
+
+from coordtok.data.files import write_whole
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stored stretch of a video. Squared errors are sums of exact integers.
+
+    `error_rgb` is the sum over all values of (stored - resized)^2; `error_luma` that of BT.709 luma
+    over all pixels, in units of 1/1024^2.
+    """
+
+    key: str
+    start: int
+    frames: int
+    bytes: int
+    error_rgb: int
+    error_luma: int
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """What became of a video: its segments, or why it was left out."""
+
+    name: str
+    fps: float
+    segments: tuple[Segment, ...]
+    failure: str | None = None
+
+
+class WorkFolder:
+    """Paths and records below OUTPUT/.work."""
+
+    def __init__(self, output: Path) -> None:
+        self.root = output / ".work"
+
+    def create(self) -> None:
+        for name in ("videos", "segments"):
+            for part in range(256):
+                (self.root / name / f"{part:02x}").mkdir(parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def segment(self, key: str) -> Path:
+        """Where a segment's encoded frames wait to be put into a shard."""
+        return self._path("segments", key)
+
+    def video(self, name: str) -> VideoRecord | None:
+        """The record of a finished video."""
+        stored = _read(self._path("videos", name))
+        if stored is None:
+            return None
+        segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
+        return VideoRecord(**stored, segments=segments)
+
+    def put_video(self, record: VideoRecord) -> None:
+        write_whole(self._path("videos", record.name), json.dumps(asdict(record)).encode())
+
+    def _path(self, kind: str, name: str) -> Path:
+        """Spread over 256 folders, because a dataset may have millions of files."""
+        digest = short_hash(name)
+        return self.root / kind / digest[:2] / digest
+
+
+def short_hash(text: str) -> str:
+    """80 bits of a hash, in hexadecimal: enough to tell a dataset's files apart."""
+    return blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def psnr(squared_error: float, values: float) -> float | None:
+    """PSNR in dB of 8-bit values from a sum of squared errors; None where nothing differs."""
+    return 10 * log10(255**2 * values / squared_error) if squared_error else None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
