@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from coordtok.config.errors import ConfigError, DataError
 from coordtok.geometry.groups import group_index, slab_groups
@@ -180,6 +181,26 @@ def test_bfloat16_parameters_give_float32_planes_and_pixels(model, video) -> Non
     assert (pixels - expected).abs().max() < 0.1
 
 
+def test_parameters_are_final_when_their_own_module_is(odd_config, monkeypatch) -> None:
+    """`deepspeed.zero.Init` takes them away right after: what comes later would be lost."""
+    made = {}
+
+    def watch(kind: type[nn.Module]) -> None:
+        build = kind.__init__
+
+        def watched(self, *args, **kwargs) -> None:
+            build(self, *args, **kwargs)
+            if type(self) is kind:
+                made.update((p, p.clone()) for p in self.parameters(recurse=False))
+
+        monkeypatch.setattr(kind, "__init__", watched)
+
+    for kind in {type(module) for module in CoordTok(odd_config).modules()}:
+        watch(kind)
+    model = CoordTok(odd_config)
+    assert all(torch.equal(parameter, made[parameter]) for parameter in model.parameters())
+
+
 def test_a_fresh_model_starts_at_the_scale_of_the_pixels(model, video) -> None:
     planes = model.encode(video)
     assert all(0.2 < plane.std() < 2 for plane in planes)
@@ -194,7 +215,7 @@ def test_the_class_token_is_dropped(model, video) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda video: video[:, :20], r"shape \(2, 20, 32, 48, 3\); this model takes"),
+        (lambda video: video[:, :20], r"this model takes \(B, 24, 32, 48, 3\): resize"),
         (lambda video: video[0], "this model takes"),
         (lambda video: video.movedim(-1, 2), "this model takes"),
         (lambda video: video.long(), "video is torch.int64; pass uint8, or float"),
@@ -226,12 +247,25 @@ def test_patches_and_frames_that_do_not_exist(model, video) -> None:
     for bad in ([12, 0, 0], [0, 8, 0], [0, 0, 6], [0, 0, -1]):
         with pytest.raises(ConfigError, match=r"outside the grid \(12, 8, 6\)"):
             model.decode_at(planes, torch.tensor([[bad], [bad]]))
+    for bad in (torch.zeros(2, 3), torch.zeros(2, 5, 3), torch.zeros(2, 5, 2, dtype=torch.long)):
+        with pytest.raises(ConfigError, match="give int64"):
+            model.decode_at(planes, bad)
     with pytest.raises(ConfigError, match="frame 24 is outside the video; it has 24 frames"):
         model.decode(planes, frames=[0, 24])
     with pytest.raises(ConfigError, match="points_per_pass is 0"):
         model.decode(planes, points_per_pass=0)
     with pytest.raises(ConfigError, match="groups_per_pass is 0"):
         model.decode(planes, groups_per_pass=0)
+
+
+def test_planes_of_another_model(model, video) -> None:
+    planes = model.encode(video)
+    for name, plane in planes._asdict().items():
+        other = planes._replace(**{name: plane[:, 1:]})
+        with pytest.raises(DataError, match=f"plane {name} has shape .* the model that encoded it"):
+            model.decode(other)
+        with pytest.raises(DataError, match=f"plane {name} has shape"):
+            model.decode_at(other, draw_index(model, 2, 3))
 
 
 def test_axes_are_not_mixed_up(odd_config) -> None:
