@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+PLANE_AXES = ((1, 2), (0, 1), (0, 2))
+"""The two axes of (t, y, x) that each plane spans: xy, yt, xt."""
+
 
 class Triplane(NamedTuple):
     """A factorised latent video (PAPER: the idea), channels last.

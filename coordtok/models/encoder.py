@@ -14,13 +14,10 @@ from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.patches import patchify
 from coordtok.geometry.pixels import from_uint8
-from coordtok.geometry.triplane import Triplane
+from coordtok.geometry.triplane import PLANE_AXES, Triplane
 from coordtok.models.layers import CROSS_SELF_EPS, VIT_EPS, BlockStack, CrossSelfBlock, ViTBlock
 
 Size2 = tuple[int, int]
-
-PLANE_AXES: tuple[Size2, ...] = ((1, 2), (0, 1), (0, 2))
-"""The two axes of (t, y, x) that each plane spans: xy, yt, xt."""
 
 TABLE_STD = 0.02
 """Position tables added to patch embeddings start small, as in ViT (timm: trunc_normal, 0.02)."""
@@ -138,6 +135,8 @@ def _plane_shape(config: TokenizerModelConfig, axes: Size2) -> tuple[Size2, Size
 
 
 class Encoder(nn.Module):
+    """Video to planes: the ViT's features, read by the plane tokens."""
+
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
         self.grid = PatchGrid(config.video_size, config.video_patch)

@@ -6,20 +6,25 @@ Under ZeRO-3 only a call of the whole model (`forward`) finds its parameters gat
 Shapes: B batch, T frames, H rows, W columns, F chosen frames, G passes, N patches of a pass.
 """
 
-import operator
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
 import torch
 from torch import nn
 
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.config.errors import ConfigError
 from coordtok.config.schema import TokenizerModelConfig
-from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import Group, Grouping, group_index, slab_groups
 from coordtok.geometry.patches import unpatchify
 from coordtok.geometry.pixels import overwrite_padding, real_frames
 from coordtok.geometry.triplane import Triplane
+from coordtok.models.checks import (
+    check_frames,
+    check_index,
+    check_num_frames,
+    check_planes,
+    check_video,
+)
 from coordtok.models.decoder import Decoder
 from coordtok.models.encoder import Encoder
 from coordtok.models.layers import BlockStack
@@ -36,6 +41,10 @@ class CoordTok(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.position.device
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Recompute each block's insides in the backward pass: less memory, the same gradients."""
@@ -72,7 +81,7 @@ class CoordTok(nn.Module):
         num_frames: (B,) real frames of each clip, if any is padded. What padded frames hold has no
         influence on the result. Kept on the host, it costs no wait for the device.
         """
-        return self._encode(video.to(self.decoder.position.device), num_frames)
+        return self._encode(video.to(self.device), num_frames)
 
     def _encode(
         self, video: torch.Tensor, num_frames: torch.Tensor | Sequence[int] | None
@@ -86,8 +95,10 @@ class CoordTok(nn.Module):
 
     def decode_at(self, planes: Triplane, index_BN3: torch.Tensor) -> torch.Tensor:
         """Pixels (B, N, pt, ph, pw, 3) of the patches with indices (t, y, x), float32."""
+        check_planes(planes, self.config)
         check_index(index_BN3, self.decoder.grid)
-        return self.decoder(planes, index_BN3.unsqueeze(1)).squeeze(1)
+        index_BGN3 = index_BN3.unsqueeze(1).to(self.device)
+        return self.decoder(planes.to(self.device), index_BGN3).squeeze(1)
 
     @torch.no_grad()
     def decode(
@@ -108,6 +119,8 @@ class CoordTok(nn.Module):
         """
         if groups_per_pass < 1:
             raise ConfigError(f"groups_per_pass is {groups_per_pass}; decode at least 1 at a time")
+        check_planes(planes, self.config)
+        planes = planes.to(self.device)
         wanted = check_frames(frames, self.config.frames)
         points = self.points_per_pass if points_per_pass is None else points_per_pass
         groups = slab_groups(self.decoder.grid, points, grouping, seed)
@@ -134,59 +147,9 @@ class CoordTok(nn.Module):
         self, planes: Triplane, groups: Sequence[Group]
     ) -> tuple[torch.Tensor, list[int]]:
         """The frames of some groups of equal size, (B, F, H, W, 3), and which frames they are."""
-        grid, device = self.decoder.grid, planes.xy.device
-        index_GN3 = torch.stack([group_index(grid, group, device) for group in groups])
+        grid = self.decoder.grid
+        index_GN3 = torch.stack([group_index(grid, group, self.device) for group in groups])
         pixels = self.decoder(planes, index_GN3.expand(len(planes.xy), -1, -1, -1))
         depth = grid.patch[0]
         frames = [slab * depth + i for group in groups for slab in group for i in range(depth)]
         return unpatchify(pixels.flatten(1, 2), grid), frames
-
-
-def check_video(video: torch.Tensor, config: TokenizerModelConfig) -> None:
-    expected = (*config.video_size, 3)
-    if video.ndim != 5 or tuple(video.shape[1:]) != expected:
-        raise DataError(
-            f"video has shape {tuple(video.shape)}; this model takes (B, *{expected}): resize, "
-            "crop or pad it (and pass num_frames for what is padded)"
-        )
-    if video.dtype != torch.uint8 and not video.is_floating_point():
-        raise DataError(f"video is {video.dtype}; pass uint8, or float in [-1, 1]")
-
-
-def check_num_frames(
-    num_frames: torch.Tensor | Sequence[int] | None, clips: int, frames: int
-) -> torch.Tensor | None:
-    """Real frames of each clip, (B,); None where no clip is padded, so that nothing is masked."""
-    if num_frames is None:
-        return None
-    num_frames_B = torch.as_tensor(num_frames)
-    if num_frames_B.is_floating_point():
-        raise DataError(f"num_frames is {num_frames_B.dtype}; give whole numbers of frames")
-    if num_frames_B.shape != (clips,):
-        raise DataError(
-            f"num_frames has shape {tuple(num_frames_B.shape)}; give one number for each of the "
-            f"{clips} clips"
-        )
-    if ((num_frames_B < 1) | (num_frames_B > frames)).any():
-        raise DataError(f"num_frames is {num_frames_B.tolist()}; each must be 1 to {frames}")
-    return None if (num_frames_B == frames).all() else num_frames_B
-
-
-def check_index(index_BN3: torch.Tensor, grid: PatchGrid) -> None:
-    limit = torch.tensor(grid.shape, device=index_BN3.device)
-    if ((index_BN3 < 0) | (index_BN3 >= limit)).any():
-        raise ConfigError(
-            f"the index holds a patch outside the grid {grid.shape}; patches are (t, y, x), "
-            "counted from 0"
-        )
-
-
-def check_frames(frames: Sequence[int] | torch.Tensor | None, total: int) -> list[int]:
-    """The wanted frames, counted from 0; negative ones count from the end, as in indexing."""
-    if frames is None:
-        return list(range(total))
-    wanted = [operator.index(frame) for frame in frames]
-    for frame in wanted:
-        if not -total <= frame < total:
-            raise ConfigError(f"frame {frame} is outside the video; it has {total} frames")
-    return [frame % total for frame in wanted]

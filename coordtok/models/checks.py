@@ -1,0 +1,79 @@
+"""What a caller may hand to a tokenizer; every mistake is one line with the value and the rule.
+
+Shapes: B batch, N patches.
+"""
+
+import operator
+from collections.abc import Sequence
+
+import torch
+
+from coordtok.config.errors import ConfigError, DataError
+from coordtok.config.schema import TokenizerModelConfig
+from coordtok.geometry.grid import PatchGrid
+from coordtok.geometry.triplane import PLANE_AXES, Triplane
+
+
+def check_video(video: torch.Tensor, config: TokenizerModelConfig) -> None:
+    frames, height, width = config.video_size
+    if tuple(video.shape[1:]) != (frames, height, width, 3):
+        raise DataError(
+            f"video has shape {tuple(video.shape)}; this model takes (B, {frames}, {height}, "
+            f"{width}, 3): resize, crop or pad it (num_frames says what is padded)"
+        )
+    if video.dtype != torch.uint8 and not video.is_floating_point():
+        raise DataError(f"video is {video.dtype}; pass uint8, or float in [-1, 1]")
+
+
+def check_num_frames(
+    num_frames: torch.Tensor | Sequence[int] | None, clips: int, frames: int
+) -> torch.Tensor | None:
+    """Real frames of each clip, (B,); None where no clip is padded, so that nothing is masked."""
+    if num_frames is None:
+        return None
+    num_frames_B = torch.as_tensor(num_frames)
+    if num_frames_B.is_floating_point():
+        raise DataError(f"num_frames is {num_frames_B.dtype}; give whole numbers of frames")
+    if num_frames_B.shape != (clips,):
+        raise DataError(
+            f"num_frames has shape {tuple(num_frames_B.shape)}; give one number for each of the "
+            f"{clips} clips"
+        )
+    if ((num_frames_B < 1) | (num_frames_B > frames)).any():
+        raise DataError(f"num_frames is {num_frames_B.tolist()}; each must be 1 to {frames}")
+    return None if (num_frames_B == frames).all() else num_frames_B
+
+
+def check_planes(planes: Triplane, config: TokenizerModelConfig) -> None:
+    for name, plane, axes in zip(Triplane._fields, planes, PLANE_AXES):
+        rows, columns = (config.plane_size[axis] for axis in axes)
+        if tuple(plane.shape[1:]) != (rows, columns, config.plane_channels):
+            raise DataError(
+                f"plane {name} has shape {tuple(plane.shape)}; this model's are (B, {rows}, "
+                f"{columns}, {config.plane_channels}): decode with the model that encoded it"
+            )
+
+
+def check_index(index_BN3: torch.Tensor, grid: PatchGrid) -> None:
+    if index_BN3.is_floating_point() or index_BN3.ndim != 3 or index_BN3.shape[-1] != 3:
+        raise ConfigError(
+            f"the index is {index_BN3.dtype} of shape {tuple(index_BN3.shape)}; give int64 (B, N, "
+            "3), whose last axis is (t, y, x)"
+        )
+    limit = torch.tensor(grid.shape, device=index_BN3.device)
+    if ((index_BN3 < 0) | (index_BN3 >= limit)).any():
+        raise ConfigError(
+            f"the index holds a patch outside the grid {grid.shape}; patches are (t, y, x), "
+            "counted from 0"
+        )
+
+
+def check_frames(frames: Sequence[int] | torch.Tensor | None, total: int) -> list[int]:
+    """The wanted frames, counted from 0; negative ones count from the end, as in indexing."""
+    if frames is None:
+        return list(range(total))
+    wanted = [operator.index(frame) for frame in frames]
+    for frame in wanted:
+        if not -total <= frame < total:
+            raise ConfigError(f"frame {frame} is outside the video; it has {total} frames")
+    return [frame % total for frame in wanted]
