@@ -1,0 +1,136 @@
+"""Rank, world size and the few collectives of the project: the only file that names
+`torch.distributed`.
+
+Before `setup`, and without a launcher, a process is rank 0 of 1 and every collective is the
+identity, so that a script under plain `python` is the same code.
+"""
+
+import os
+import socket
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from coordtok.config.errors import UserError
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=60)
+"""Longest wait in a collective: saving a large model to slow storage takes minutes."""
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """This rank's device: its GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def setup() -> None:
+    """Join the process group that the launcher describes, or a group of one without a launcher."""
+    if dist.is_initialized():
+        return
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    if device().type == "cuda":
+        torch.cuda.set_device(device())
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // _ranks_here()))
+    backend = "cpu:gloo,cuda:nccl" if device().type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+
+
+def _ranks_here() -> int:
+    """Ranks on this machine, as the deepspeed launcher or torchrun tells."""
+    return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
+def shutdown() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def barrier() -> None:
+    """Every rank waits here for every other."""
+    if world_size() > 1:
+        gather(None)
+
+
+def gather(value: T) -> list[T]:
+    """`value` of every rank, in rank order, on every rank. It travels pickled: keep it small."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast(value: T) -> T:
+    """Rank 0's `value` on every rank."""
+    if world_size() == 1:
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def broadcast_tensor(value: torch.Tensor | None, shape: torch.Size) -> torch.Tensor:
+    """Rank 0's fp32 tensor of `shape` on every rank's device; only rank 0's `value` is read."""
+    if is_main():
+        assert value is not None
+        buffer = value.to(device(), torch.float32).contiguous()
+    else:
+        buffer = torch.empty(shape, device=device())
+    if world_size() > 1:
+        dist.broadcast(buffer, src=0)
+    return buffer
+
+
+def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The sum of every rank's tensor, on every rank."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def raise_together(error: UserError | None) -> None:
+    """Raise on every rank the error of the first rank that has one, so that none waits for it."""
+    for found in gather(error):
+        if found is not None:
+            raise found
+
+
+def run_on_main(action: Any) -> Any:
+    """The result of `action()` on rank 0; a `UserError` there is raised on every rank."""
+    result, error = None, None
+    if is_main():
+        try:
+            result = action()
+        except UserError as caught:
+            error = caught
+    error = broadcast(error)
+    if error is not None:
+        raise error
+    return broadcast(result)

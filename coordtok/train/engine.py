@@ -1,0 +1,167 @@
+"""From a DeepSpeed JSON and a run's config to a DeepSpeed engine.
+
+The JSON says how to shard and at what precision. Facts of the YAML stand there as "auto" (or not at
+all) and are filled here; the same fact given in both is an error. DeepSpeed itself is named only
+inside `coordtok.train`.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import logger as deepspeed_logger
+from torch import nn
+
+from coordtok import distributed
+from coordtok.config.errors import ConfigError
+from coordtok.config.schema import RunConfig
+
+STAGES = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """A DeepSpeed configuration with every fact of the run filled in."""
+
+    config: dict[str, Any]
+    source: str
+
+    @property
+    def stage(self) -> int:
+        return int(self.config["zero_optimization"]["stage"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights that compute; optimiser and EMA are fp32 in any case."""
+        bf16 = self.config.get("bf16", {}).get("enabled", False)
+        return torch.bfloat16 if bf16 else torch.float32
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
+    """The DeepSpeed JSON at `path`, completed for `run` on `world_size` ranks."""
+    config = _read_json(path)
+    micro_batch = rank_batch(run, world_size)
+    accumulation = run.train.global_batch // (world_size * micro_batch)
+    owned = {
+        "train_batch_size": (run.train.global_batch, "train.global_batch"),
+        "train_micro_batch_size_per_gpu": (micro_batch, "train.micro_batch"),
+        "gradient_accumulation_steps": (accumulation, "train.global_batch and train.micro_batch"),
+        "gradient_clipping": (run.optim.grad_clip, "optim.grad_clip"),
+    }
+    for key, (value, home) in owned.items():
+        given = config.get(key, "auto")
+        if given != "auto":
+            raise ConfigError(
+                f"{key} is {given} in {path}, but its home is {home} of the YAML ({value} here); "
+                f'write "auto" in the JSON'
+            )
+        config[key] = value
+    for key, home in (("optimizer", "optim.*"), ("scheduler", "optim.schedule")):
+        if key in config:
+            raise ConfigError(f"{key} in {path} has its home in {home} of the YAML; remove it")
+    _check(config, path)
+    config["zero_allow_untested_optimizer"] = True
+    config.setdefault("steps_per_print", 10**12)
+    return Sharding(config, path)
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the DeepSpeed JSON {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} must hold a JSON object")
+    return config
+
+
+def _check(config: dict[str, Any], path: str) -> None:
+    stage = config.get("zero_optimization", {}).get("stage")
+    if stage not in STAGES:
+        raise ConfigError(f"zero_optimization.stage is {stage} in {path}; it must be 1, 2 or 3")
+    if config.get("fp16", {}).get("enabled"):
+        raise ConfigError(
+            f"fp16 is enabled in {path}; its skipped steps break exact resume: use bf16 or fp32"
+        )
+    for key in _auto_keys(config):
+        raise ConfigError(f'{key} is "auto" in {path}, but nothing in the YAML fills it')
+
+
+def _auto_keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found += _auto_keys(value, f"{prefix}{key}.")
+        elif value == "auto":
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def rank_batch(run: RunConfig, world_size: int) -> int:
+    """Clips per rank and forward pass; ranks x that must divide the global batch."""
+    batch = run.train.global_batch
+    if run.train.micro_batch is None:
+        if batch % world_size:
+            raise ConfigError(
+                f"train.global_batch {batch} is not divisible by {world_size} ranks; "
+                f"choose a multiple of {world_size}"
+            )
+        return batch // world_size
+    if batch % (world_size * run.train.micro_batch):
+        raise ConfigError(
+            f"train.global_batch {batch} is not divisible by {world_size} ranks x "
+            f"train.micro_batch {run.train.micro_batch}; change one of them"
+        )
+    return run.train.micro_batch
+
+
+def _prepare_deepspeed() -> None:
+    """Hand DeepSpeed the process group, keep its log to errors and its compiler out.
+
+    Without a GPU it would compile a shared-memory op at start: a minute, a C++ compiler, and a lock
+    that hangs the next start if this one is killed meanwhile. Collectives over gloo serve as well.
+    """
+    deepspeed_logger.setLevel(logging.ERROR)
+    if distributed.device().type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(verbose=False, auto_mpi_discovery=False)
+
+
+def build_engine(
+    build_model: Callable[[], nn.Module], run: RunConfig, sharding: Sharding
+) -> "deepspeed.DeepSpeedEngine":
+    """The engine around `build_model()`, made shard by shard under ZeRO-3.
+
+    Every rank seeds alike and rank 0's values are kept, so the weights do not depend on the number
+    of ranks, and a model larger than one rank's memory can be built.
+    """
+    _prepare_deepspeed()
+    torch.manual_seed(run.seed)
+    # The precision comes from the config: on a CPU, Init's own `dtype` argument gives bf16 for fp32.
+    with deepspeed.zero.Init(config_dict_or_path=sharding.config, enabled=sharding.stage == 3):
+        model = build_model()
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=run.optim.lr,
+        betas=run.optim.betas,
+        eps=run.optim.eps,
+        weight_decay=run.optim.weight_decay,
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        config=sharding.config,
+        dist_init_required=False,
+    )
+    return engine

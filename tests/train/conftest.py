@@ -1,0 +1,183 @@
+"""A tiny run, real shards for it, and real processes to run it in."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordtok.data.index import ShardIndex, VideoSpec
+from coordtok.data.tars import index_tar
+
+ROOT = Path(__file__).parents[2]
+FP32 = ROOT / "ds_configs/zero3_fp32.json"
+SIZE, FRAMES = 32, 8
+TINY = {
+    "model": {
+        "frames": FRAMES,
+        "height": SIZE,
+        "width": SIZE,
+        "video_patch": [4, 8, 8],
+        "plane_size": [4, 4, 4],
+        "plane_patch": [2, 2, 2],
+        "decoder_patch": [1, 8, 8],
+        "dim": 24,
+        "heads": 2,
+        "video_layers": 1,
+        "plane_layers": 1,
+        "decoder_layers": 1,
+    },
+    "train": {"steps": 6, "global_batch": 4, "points": 16, "log_every": 1, "eval_batch": 2},
+    "optim": {"lr": 3e-3},
+    "ema": {"decay": 0.9},
+}
+
+
+def write_shards(folder: Path, samples: int, lanes: int, seed: int = 0) -> str:
+    """Raw shards, one per lane, of noise that drifts: every clip and window differs."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    shards = []
+    for lane in range(lanes):
+        path = folder / f"part-{lane:06d}.tar"
+        with tarfile.open(path, "w") as tar:
+            for number in range(lane, samples, lanes):
+                frames = FRAMES * 2 + number % 3
+                still = rng.integers(0, 200, (1, SIZE, SIZE, 3))
+                video = (still + 2 * np.arange(frames)[:, None, None, None]).astype(np.uint8)
+                add_member(tar, f"clip{number:03d}.npy", as_npy(video))
+                add_member(tar, f"clip{number:03d}.json", json.dumps({"frames": frames}).encode())
+        shards.append(index_tar(path))
+    spec = VideoSpec(frames=FRAMES, height=SIZE, width=SIZE, fps=None)
+    index = ShardIndex(video=spec, codec={"name": "raw"}, lanes=lanes, shards=tuple(shards))
+    (folder / "index.json").write_text(index.to_json())
+    return str(folder)
+
+
+def as_npy(video: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, video)
+    return buffer.getvalue()
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_shards(tmp_path_factory.mktemp("shards") / "train", samples=14, lanes=4)
+
+
+@pytest.fixture(scope="session")
+def val_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_shards(tmp_path_factory.mktemp("shards") / "val", samples=3, lanes=1, seed=1)
+
+
+@dataclass
+class Ranks:
+    """The processes of one run."""
+
+    processes: list[subprocess.Popen[str]]
+
+    def wait(self, timeout: float = 240) -> list[int]:
+        """Exit code of every rank; `output` holds what all of them printed."""
+        deadline = time.monotonic() + timeout
+        try:
+            outputs = [
+                process.communicate(timeout=deadline - time.monotonic())[0]
+                for process in self.processes
+            ]
+        finally:
+            self.signal(signal.SIGKILL)
+        self.output = "\n".join(outputs)
+        return [process.returncode for process in self.processes]
+
+    def signal(self, number: int, ranks: Sequence[int] | None = None) -> None:
+        for rank, process in enumerate(self.processes):
+            if (ranks is None or rank in ranks) and process.poll() is None:
+                process.send_signal(number)
+
+
+@dataclass
+class Run:
+    """A tiny run in its own folder, started as often as a test likes."""
+
+    config: Path
+    folder: Path
+
+    def start(
+        self, *arguments: str, ranks: int = 1, json: str | Path = FP32, **environment: str
+    ) -> Ranks:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        base = {
+            **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), **environment,
+        }  # fmt: skip
+        command = [sys.executable, "scripts/train.py", "--deepspeed", str(json)]
+        command += ["--config", str(self.config), *arguments]
+        return Ranks(
+            [
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+                for rank in range(ranks)
+            ]
+        )
+
+    def __call__(
+        self, *arguments: str, ranks: int = 1, json: str | Path = FP32, code: int = 0
+    ) -> str:
+        """Run to the end, expect exit `code` of every rank, return what was printed."""
+        started = self.start(*arguments, ranks=ranks, json=json)
+        codes = started.wait()
+        assert codes == [code] * ranks, started.output
+        return started.output
+
+    def lines(self, key: str) -> list[dict]:
+        """Lines of metrics.jsonl that have `key`."""
+        text = (self.folder / "metrics.jsonl").read_text()
+        return [line for line in map(json.loads, text.splitlines()) if key in line]
+
+    def losses(self) -> dict[int, float]:
+        return {line["step"]: line["loss"] for line in self.lines("loss")}
+
+
+@pytest.fixture
+def new_run(tmp_path: Path, shards: str, val_shards: str) -> Callable[..., Run]:
+    """Function (name, **sections) that makes a run of the tiny model; sections change it."""
+    import yaml
+
+    def make(name: str = "run", **sections: dict) -> Run:
+        folder = tmp_path / name
+        config = {
+            "run_dir": str(folder),
+            **TINY,
+            "data": {"shards": shards, "val_shards": val_shards, "workers": 0},
+        }
+        for section, values in sections.items():
+            config[section] = {**config.get(section, {}), **values}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return Run(path, folder)
+
+    return make

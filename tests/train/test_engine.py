@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from coordtok.config.errors import ConfigError
+from coordtok.config.load import load_config
+from coordtok.train.engine import load_sharding, rank_batch
+
+ROOT = Path(__file__).parents[2]
+JSONS = sorted((ROOT / "ds_configs").glob("*.json"))
+
+
+def run(*overrides: str):
+    return load_config("quickstart", ["train.global_batch=24", *overrides])
+
+
+@pytest.mark.parametrize("path", JSONS, ids=lambda path: path.stem)
+def test_shipped_jsons_hold_no_fact_of_the_yaml(path: Path) -> None:
+    sharding = load_sharding(str(path), run("train.micro_batch=3"), world_size=4)
+    assert sharding.config["train_batch_size"] == 24
+    assert sharding.config["train_micro_batch_size_per_gpu"] == 3
+    assert sharding.config["gradient_accumulation_steps"] == 2
+    assert sharding.config["gradient_clipping"] == 1.0
+    assert sharding.stage == int(path.stem[4])
+    assert sharding.precision == ("float32" if "fp32" in path.stem else "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_batch_size": 8}, "train_batch_size is 8 in .* its home is train.global_batch"),
+        ({"gradient_clipping": 0.5}, "gradient_clipping is 0.5 .* its home is optim.grad_clip"),
+        ({"optimizer": {"type": "Adam"}}, "optimizer in .* has its home in optim"),
+        ({"scheduler": {}}, "scheduler in .* has its home in optim.schedule"),
+        ({"zero_optimization": {"stage": 0}}, "stage is 0 .* must be 1, 2 or 3"),
+        ({"zero_optimization": {}}, "stage is None"),
+        ({"fp16": {"enabled": True}}, "use bf16 or fp32"),
+        ({"wall_clock_breakdown": "auto"}, 'wall_clock_breakdown is "auto"'),
+        (
+            {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},
+            'zero_optimization.reduce_bucket_size is "auto"',
+        ),
+    ],
+)
+def test_a_fact_has_one_home(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": 3}, **change}))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_sharding(str(path), run(), world_size=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "JSON object")])
+def test_what_is_not_a_json_object_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_sharding(str(path), run(), world_size=1)
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_sharding(str(tmp_path / "none.json"), run(), world_size=1)
+
+
+def test_the_batch_is_shared_by_all_ranks_or_refused() -> None:
+    assert rank_batch(run(), 8) == 3
+    assert rank_batch(run("train.micro_batch=2"), 4) == 2
+    with pytest.raises(ConfigError, match="24 is not divisible by 5 ranks"):
+        rank_batch(run(), 5)
+    with pytest.raises(ConfigError, match=r"4 ranks x train.micro_batch 4"):
+        rank_batch(run("train.micro_batch=4"), 4)
