@@ -1,0 +1,231 @@
+"""Checkpoints: everything that decides the next step, committed at once, checked when read.
+
+    checkpoints/step_00001000/   DeepSpeed's shards, ema_rank_*.safetensors,
+                                 state.json, and manifest.json once all of them are on disk
+    checkpoints/latest           written last, atomically: the commit point
+
+A save that fails anywhere leaves the previous checkpoint as it was. A checkpoint of another number
+of ranks or ZeRO stage goes through DeepSpeed's universal format on its way in. DeepSpeed's own
+files are pickles: load only checkpoints you trust.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+
+from coordtok import distributed
+from coordtok.config.errors import CheckpointError, one_line
+from coordtok.train.ema import EMA
+from coordtok.train.run_folder import write_atomically
+
+STATE = "state.json"
+MANIFEST = "manifest.json"
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What a checkpoint knows beside weights, optimiser and EMA; plain JSON."""
+
+    step: int
+    seconds: float
+    """Training time so far."""
+    loader: dict[str, Any]
+    """Position and lane cursors of all ranks."""
+    data: list[dict[str, Any]]
+    """Path, weight, fingerprint and number of samples of each dataset."""
+    skipped: int
+    """Unreadable samples passed over so far."""
+    config: dict[str, Any]
+    world_size: int
+    zero_stage: int
+    precision: str
+    forward_check: float
+    """Loss of the weights on a fixed batch, compared after loading."""
+
+
+def tag_of(step: int) -> str:
+    return f"step_{step:08d}"
+
+
+def read_state(checkpoint: Path) -> TrainState:
+    try:
+        return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint} has no readable {STATE}: {error}") from error
+
+
+def committed(folder: Path) -> list[Path]:
+    """Complete checkpoints of a run, newest first: those up to `latest` that have a manifest."""
+    latest = folder / LATEST
+    if not latest.is_file():
+        return []
+    newest = latest.read_text(encoding="utf-8").strip()
+    found = (path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
+    return sorted((path for path in found if path.name <= newest), reverse=True)
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, or None; all ranks share the reading."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        files = sorted(manifest.items())
+    except (OSError, ValueError, AttributeError):
+        return f"{MANIFEST} is missing or unreadable"
+    rank, ranks = distributed.rank(), distributed.world_size()
+    own = next(filter(None, (_damage(checkpoint / n, f) for n, f in files[rank::ranks])), None)
+    return next(filter(None, distributed.gather(own)), None)
+
+
+def _damage(path: Path, facts: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if path.stat().st_size != facts["bytes"]:
+        return f"{path.name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
+    if _facts(path)["sha256"] != facts["sha256"]:
+        return f"the checksum of {path.name} differs"
+    return None
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+class _Writer(TorchCheckpointEngine):
+    """Remembers a failed write instead of raising it: DeepSpeed's `save_checkpoint` is collective,
+    and a rank that left it early would hang the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+
+    def save(self, state_dict: Any, path: str) -> None:
+        try:
+            super().save(state_dict, path)
+        except (OSError, RuntimeError) as error:
+            self.error = self.error or error
+
+
+def save(folder: Path, engine: Any, ema: EMA | None, state: TrainState, keep_last: int) -> Path:
+    """Write and commit the checkpoint of `state.step`, then drop those beyond `keep_last`.
+
+    Raises `CheckpointError` on every rank if any rank could not write; nothing of the attempt
+    remains then, and the earlier checkpoints are untouched.
+    """
+    target = folder / tag_of(state.step)
+    distributed.run_on_main(lambda: _make_empty(target))
+    error = _write_shards(folder, target, engine, ema)
+    if error is None and distributed.is_main():
+        error = _attempt(lambda: write_atomically(target / STATE, json.dumps(vars(state))))
+    _raise_together(error, target)
+    error = _commit(folder, target)
+    _raise_together(error, target)
+    if distributed.is_main():
+        _prune(folder, target, keep_last)
+    return target
+
+
+def _make_empty(target: Path) -> None:
+    try:
+        if target.exists():
+            shutil.rmtree(target)
+        target.mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot create {target}: {error.strerror}") from error
+
+
+def _write_shards(folder: Path, target: Path, engine: Any, ema: EMA | None) -> Exception | None:
+    writer = _Writer()
+    usual, engine.checkpoint_engine = engine.checkpoint_engine, writer
+    try:
+        engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
+    finally:
+        engine.checkpoint_engine = usual
+    if writer.error is None and ema is not None:
+        return _attempt(lambda: ema.save(target))
+    return writer.error
+
+
+def _attempt(action: Any) -> Exception | None:
+    try:
+        action()
+    except Exception as error:  # safetensors raises its own type when the disk is full
+        return error
+    return None
+
+
+def _commit(folder: Path, target: Path) -> Exception | None:
+    """Checksum all files, each rank its share; rank 0 writes the manifest, then `latest`."""
+    names = sorted(path.name for path in target.iterdir())
+    own = names[distributed.rank() :: distributed.world_size()]
+    manifest = {}
+    for part in distributed.gather({name: _facts(target / name) for name in own}):
+        manifest.update(part)
+    if not distributed.is_main():
+        return None
+
+    def write() -> None:
+        write_atomically(target / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+        write_atomically(folder / LATEST, target.name + "\n")
+
+    return _attempt(write)
+
+
+def _raise_together(error: Exception | None, target: Path) -> None:
+    message = None if error is None else one_line(error)
+    found = next(filter(None, distributed.gather(message)), None)
+    if found is None:
+        return
+    if distributed.is_main():
+        shutil.rmtree(target, ignore_errors=True)
+    raise CheckpointError(
+        f"could not write {target}: {found}; earlier checkpoints are intact, free some space"
+    )
+
+
+def _prune(folder: Path, newest: Path, keep_last: int) -> None:
+    """Drop all but the `keep_last` newest complete checkpoints, and what unfinished saves left."""
+    kept = committed(folder)[: keep_last or None]
+    for path in folder.glob("step_*"):
+        if path.name < newest.name and path not in kept:
+            (path / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def load_engine(engine: Any, checkpoint: Path, universal: bool) -> None:
+    """Weights and optimiser of `checkpoint` into a fresh engine.
+
+    With `universal` the files are converted first (by rank 0, beside the checkpoint, removed
+    afterwards); the engine must have been configured with `checkpoint.load_universal`.
+    """
+    if not universal:
+        engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+        return
+    converted = checkpoint.parent / "universal" / checkpoint.name
+    distributed.run_on_main(lambda: _convert(checkpoint, converted))
+    engine.load_checkpoint(str(converted.parent), tag=converted.name)
+    distributed.barrier()
+    if distributed.is_main():
+        shutil.rmtree(converted.parent, ignore_errors=True)
+
+
+def _convert(checkpoint: Path, converted: Path) -> None:
+    shutil.rmtree(converted.parent, ignore_errors=True)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+    command += ["--input_folder", str(checkpoint), "--output_folder", str(converted)]
+    command += ["--inject_missing_state"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise CheckpointError(f"could not convert {checkpoint} for another number of ranks: {last}")

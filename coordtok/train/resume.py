@@ -1,0 +1,123 @@
+"""Where a run starts: which checkpoint `--resume` means, and whether it is of this run.
+
+A changed model or dataset is an error that names the difference; what may change between starts is
+how long to train, how to shard, and anything else that a checkpoint does not fix.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from coordtok import distributed
+from coordtok.config.errors import CheckpointError
+from coordtok.config.load import to_dict
+from coordtok.config.schema import RunConfig
+from coordtok.train.checkpoint import (
+    MANIFEST,
+    TrainState,
+    committed,
+    find_damage,
+)
+from coordtok.train.run_folder import RunFolder
+
+
+def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
+    """The checkpoint that `resume` ("auto", "none", or a path) continues; None starts afresh.
+
+    All ranks must call this together: they share the reading of the files' checksums.
+    """
+    if resume == "none":
+        if folder.is_used:
+            raise CheckpointError(
+                f"--resume none, but {folder.path} holds a run; choose another run_dir, "
+                "or drop the flag to continue that run"
+            )
+        return None
+    if resume != "auto":
+        return _named_checkpoint(Path(resume))
+    return _newest_undamaged(folder.checkpoints)
+
+
+def _named_checkpoint(path: Path) -> Path:
+    """A checkpoint given by its folder, or the newest of a run given by its folder."""
+    if (path / "checkpoints").is_dir():
+        found = committed(path / "checkpoints")
+        if not found:
+            raise CheckpointError(f"--resume {path}: that run has no complete checkpoint")
+        path = found[0]
+    if not path.is_dir():
+        raise CheckpointError(f"--resume {path}: no such folder; give auto, none, or a checkpoint")
+    if not (path / MANIFEST).is_file():
+        raise CheckpointError(
+            f"--resume {path}: not a complete checkpoint (no {MANIFEST}); it is half-written or "
+            "another folder; choose another or --resume auto"
+        )
+    damage = find_damage(path)
+    if damage:
+        raise CheckpointError(f"--resume {path}: {damage}; choose another checkpoint")
+    return path
+
+
+def _newest_undamaged(checkpoints: Path) -> Path | None:
+    candidates = distributed.broadcast(committed(checkpoints))
+    for checkpoint in candidates:
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint
+        if distributed.is_main():
+            print(f"warning: {checkpoint} is damaged ({damage}); trying older", file=sys.stderr)
+    if candidates:
+        raise CheckpointError(
+            f"every checkpoint in {checkpoints} is damaged; restore one, or start anew in another "
+            "run_dir"
+        )
+    return None
+
+
+def check_same_run(
+    state: TrainState, run: RunConfig, data: list[dict[str, Any]], allow_grown_data: bool
+) -> None:
+    """Raise a `CheckpointError` that names how the checkpoint's model, seed or data differ."""
+    now = to_dict(run)
+    for key in ("model", "seed"):
+        for name, then_value, now_value in _differences(state.config.get(key), now[key], key):
+            raise CheckpointError(
+                f"{name} is {now_value}, but the checkpoint was trained with {then_value}; "
+                "set it back, or start a new run_dir (train.init_from takes weights alone)"
+            )
+    if _identity(state.data) != _identity(data) and not allow_grown_data:
+        raise CheckpointError(
+            f"the data changed since the checkpoint: {_describe(state.data)} then, "
+            f"{_describe(data)} now; restore it, or accept it with --allow-grown-data"
+        )
+    if state.config["data"]["shuffle_block"] != run.data.shuffle_block:
+        raise CheckpointError(
+            f"data.shuffle_block is {run.data.shuffle_block}, but the checkpoint's order was made "
+            f"with {state.config['data']['shuffle_block']}; set it back"
+        )
+
+
+def data_changed(state: TrainState, data: list[dict[str, Any]]) -> bool:
+    return _identity(state.data) != _identity(data)
+
+
+def _differences(then: Any, now: Any, name: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        return [
+            difference
+            for key in sorted({*then, *now})
+            for difference in _differences(then.get(key), now.get(key), f"{name}.{key}")
+        ]
+    return [] if then == now else [(name, then, now)]
+
+
+def _identity(data: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    return [(source["fingerprint"], source["weight"]) for source in data]
+
+
+def _describe(data: list[dict[str, Any]]) -> str:
+    return ", ".join(
+        f"{source['path']} ({source['samples']} samples, weight {source['weight']}, "
+        f"fingerprint {source['fingerprint'][:8]})"
+        for source in data
+    )
