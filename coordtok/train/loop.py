@@ -1,0 +1,212 @@
+"""The training loop, in the order things happen.
+
+A step: fetch the rank's clips, forward and backward over its micro-batches, agree with all ranks
+that the losses are finite, update, average. The clips of the next step are fetched while the device
+still works on this one, and the loader's state that is saved is that of the clips already used.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from coordtok import distributed
+from coordtok.config.errors import UserError
+from coordtok.config.load import to_dict
+from coordtok.config.schema import RunConfig
+from coordtok.data.loader import Batch, EvalLoader, LoaderState
+from coordtok.train import checkpoint
+from coordtok.train.checkpoint import TrainState
+from coordtok.train.clock import Clock
+from coordtok.train.ema import EMA
+from coordtok.train.engine import Sharding
+from coordtok.train.monitor import Monitor
+from coordtok.train.run_folder import RunFolder
+from coordtok.train.schedule import learning_rate
+from coordtok.train.signals import StopRequest
+from coordtok.train.tasks.tokenizer import TokenizerTask
+from coordtok.train.validation import validate
+
+
+class StepResult(NamedTuple):
+    loss: float
+    """Mean over the global batch of the clips' losses."""
+    stop: bool
+    data_error: bool
+
+
+@dataclass
+class Progress:
+    """What the loop counts, and a checkpoint keeps."""
+
+    step: int
+    seconds: float
+    skipped: int
+    loader: LoaderState
+
+
+@dataclass
+class Trainer:
+    """Everything a run's steps need, each part made by its owner (see `coordtok.train.run`)."""
+
+    run: RunConfig
+    sharding: Sharding
+    folder: RunFolder
+    task: TokenizerTask
+    engine: Any
+    ema: EMA | None
+    batches: Iterator[tuple[Batch, LoaderState]]
+    val_loader: EvalLoader | None
+    data: list[dict[str, Any]]
+    progress: Progress
+    monitor: Monitor
+    stop: StopRequest
+    _data_error: UserError | None = field(default=None, init=False)
+    _data_seconds: float = field(default=0.0, init=False)
+
+    def fit(self) -> bool:
+        """Train to the last step; False if a signal stopped the run before it."""
+        last_step = self.run.train.steps
+        clock = Clock(self.progress.seconds)
+        clips = self._fetch()
+        distributed.raise_together(self._data_error)
+        for step in range(self.progress.step + 1, last_step + 1):
+            result, clips = self._step(step, clips)
+            self.progress.step, self.progress.seconds = step, clock.total()
+            self.monitor.step(result.loss, self.run.train.global_batch / clock.step())
+            if self._due(step, self.run.train.log_every):
+                self._log(step, result, clock)
+            if self._due(step, self.run.train.eval_every):
+                with clock.paused():
+                    self._validate(step)
+            ending = result.stop or result.data_error
+            if ending or self._due(step, self.run.train.save_every):
+                with clock.paused():
+                    self._save()
+            if result.data_error:
+                distributed.raise_together(self._data_error)
+            if result.stop and step < last_step:
+                self.monitor.say(f"asked to stop: saved step {step}; start again to go on")
+                return False
+        return True
+
+    def _due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.run.train.steps
+
+    def _fetch(self) -> list[tuple[Batch, LoaderState]]:
+        """This rank's micro-batches of one step; what goes wrong is kept for all ranks to hear."""
+        began = time.perf_counter()
+        try:
+            return [next(self.batches) for _ in range(self.engine.gradient_accumulation_steps())]
+        except UserError as error:
+            self._data_error = error
+            return []
+        finally:
+            self._data_seconds += time.perf_counter() - began
+
+    def _step(
+        self, step: int, clips: list[tuple[Batch, LoaderState]]
+    ) -> tuple[StepResult, list[tuple[Batch, LoaderState]]]:
+        """One update from `clips`; its result, and the clips of the next step."""
+        rate = learning_rate(self.run.optim, step, self.run.train.steps)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        losses: list[torch.Tensor] = []
+        for batch, self.progress.loader in clips:
+            if losses:
+                self.engine.step()  # not at the accumulation boundary: only counts the micro-batch
+            loss_B = self.task.loss(self.engine, batch)
+            self.engine.backward(loss_B.mean())
+            losses.append(loss_B.detach())
+        upcoming = self._fetch() if step < self.run.train.steps else []
+        result = self._agree(step, clips, torch.cat(losses))
+        self.engine.step()
+        if self.ema is not None:
+            self.ema.update()
+        return result, upcoming
+
+    def _agree(
+        self, step: int, clips: list[tuple[Batch, LoaderState]], loss_B: torch.Tensor
+    ) -> StepResult:
+        """What all ranks found in this step; a loss that is not finite ends the run before the
+        update, naming the clips."""
+        finite_B = torch.isfinite(loss_B)
+        skipped = [sample for batch, _ in clips for sample in batch.skipped]
+        for sample in skipped:
+            self.monitor.warn(f"skipped unreadable sample {sample}")
+        flags = [self.stop.is_set, self._data_error is not None, len(skipped)]
+        found = torch.cat(
+            [
+                torch.stack([loss_B.double().sum(), (~finite_B).sum().double()]),
+                torch.tensor(flags, dtype=torch.float64, device=loss_B.device),
+            ]
+        )
+        loss, bad, stop, data_error, skips = distributed.sum_over_ranks(found).tolist()
+        self.progress.skipped += int(skips)
+        if bad:
+            keys = [sample.key for batch, _ in clips for sample in batch.ids]
+            own = [key for key, is_finite in zip(keys, finite_B.tolist()) if not is_finite]
+            named = [key for rank_keys in distributed.gather(own) for key in rank_keys]
+            raise UserError(
+                f"the loss is not finite at step {step} for {', '.join(named)}; the weights were "
+                "not updated: look at these clips, or lower optim.lr and start again"
+            )
+        return StepResult(loss / self.run.train.global_batch, stop > 0, data_error > 0)
+
+    def _log(self, step: int, result: StepResult, clock: Clock) -> None:
+        lap = clock.lap()
+        self.monitor.log(
+            step,
+            {
+                "loss": result.loss,
+                "lr": learning_rate(self.run.optim, step, self.run.train.steps),
+                "grad_norm": self._grad_norm(step),
+                "clips_per_s": self.run.train.global_batch * lap.steps / lap.seconds,
+                "seconds": self.progress.seconds,
+                "data_wait": self._data_seconds / lap.seconds,
+                "clips": self.progress.loader.position,
+                "skipped": self.progress.skipped,
+            },
+        )
+        self._data_seconds = 0.0
+
+    def _grad_norm(self, step: int) -> float:
+        norm = float(self.engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise UserError(
+                f"the gradient is not finite at step {step}; nothing was saved since: lower "
+                "optim.lr or set optim.grad_clip, and start again from the last checkpoint"
+            )
+        return norm
+
+    def _validate(self, step: int) -> None:
+        if self.val_loader is None:
+            return
+        values, rows = validate(
+            self.task, self.engine, self.val_loader, self.run.train.sample_clips
+        )
+        self.monitor.log(step, values)
+        self.monitor.say(f"step {step}: held-out PSNR {values['val_psnr']:.2f} dB")
+        self.monitor.picture(step, rows)
+
+    def _save(self) -> None:
+        self._grad_norm(self.progress.step)
+        loader = LoaderState.merge(distributed.gather(self.progress.loader))
+        state = TrainState(
+            step=self.progress.step,
+            seconds=self.progress.seconds,
+            loader=loader.to_json(),
+            data=self.data,
+            skipped=self.progress.skipped,
+            config=to_dict(self.run),
+            world_size=distributed.world_size(),
+            zero_stage=self.sharding.stage,
+            precision=self.sharding.precision,
+            forward_check=self.task.forward_check(self.engine),
+        )
+        checkpoint.save(
+            self.folder.checkpoints, self.engine, self.ema, state, self.run.train.keep_last
+        )

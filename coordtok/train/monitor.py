@@ -1,0 +1,123 @@
+"""What a run tells the world: metrics.jsonl always, a progress bar, wandb when asked, pictures.
+
+Only rank 0 speaks; on the other ranks every method does nothing. metrics.jsonl is the record: one
+JSON object a line, flushed at once. wandb never decides whether training goes on.
+"""
+
+import json
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from coordtok import distributed
+from coordtok.config.load import to_dict
+from coordtok.config.schema import RunConfig
+from coordtok.train.run_folder import RunFolder
+
+
+class Monitor:
+    def __init__(self, run: RunConfig, folder: RunFolder, first_step: int) -> None:
+        self._active = distributed.is_main()
+        self._folder = folder
+        if not self._active:
+            return
+        self._metrics = folder.metrics.open("a", encoding="utf-8")
+        self._bar = tqdm(
+            total=run.train.steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+        )
+        self._wandb = _start_wandb(run, folder) if run.wandb.mode != "disabled" else None
+
+    def step(self, loss: float, clips_per_s: float) -> None:
+        """Advance the progress bar by one step."""
+        if self._active:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {clips_per_s:.1f} clips/s", refresh=False)
+            self._bar.update()
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        if not self._active:
+            return
+        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.flush()
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def say(self, text: str) -> None:
+        """A line for people, above the progress bar."""
+        if self._active:
+            self._bar.write(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """A line on standard error, from whichever rank has something to say."""
+        tqdm.write(f"warning: {text}", file=sys.stderr)
+
+    def picture(self, step: int, rows: list[np.ndarray]) -> None:
+        """samples/step_N.png: each row (F, H, W, 3) uint8 becomes one line of frames."""
+        if not self._active or not rows:
+            return
+        path = self._folder.samples / f"step_{step:08d}.png"
+        write_picture(path, rows)
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({"samples": wandb.Image(str(path))}, step=step)
+
+    def close(self) -> None:
+        if self._active:
+            self._bar.close()
+            self._metrics.close()
+            if self._wandb is not None:
+                self._wandb.finish()
+
+
+def write_picture(path: Path, rows: list[np.ndarray]) -> None:
+    """A PNG with one line of frames for each row (F, H, W, 3) uint8, atomically."""
+    lines = [np.concatenate(list(row_FHW3), axis=1) for row_FHW3 in rows]
+    part = path.with_suffix(".part")
+    Image.fromarray(np.concatenate(lines, axis=0)).save(part, format="PNG")
+    os.replace(part, path)
+
+
+def _start_wandb(run: RunConfig, folder: RunFolder) -> Any:
+    """A wandb run, or None with a warning: it never keeps a run from training.
+
+    Without a login "online" would stop and ask for one, so it becomes "offline".
+    """
+    import wandb
+
+    mode = run.wandb.mode
+    if mode == "online" and not wandb.api.api_key:
+        print("warning: no wandb login; wandb runs offline (see `wandb sync`)", file=sys.stderr)
+        mode = "offline"
+    try:
+        return wandb.init(
+            project=run.wandb.project,
+            name=run.wandb.name or folder.path.name,
+            dir=str(folder.path),
+            config=to_dict(run),
+            mode=mode,
+            resume="allow",
+            id=_wandb_id(folder),
+            settings=wandb.Settings(init_timeout=30, silent=True),
+        )
+    except Exception as error:  # wandb must not decide whether training goes on
+        print(f"warning: wandb did not start and is off: {error}", file=sys.stderr)
+        return None
+
+
+def _wandb_id(folder: RunFolder) -> str:
+    """The same wandb run across restarts of the run folder."""
+    path = folder.path / "wandb_id"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,173 @@
+"""One run from its config to its last step: every part is made here, in order, and handed to the
+loop."""
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from coordtok import distributed
+from coordtok.config.errors import CheckpointError
+from coordtok.config.load import to_yaml
+from coordtok.config.schema import RunConfig
+from coordtok.data.loader import EvalLoader, LoaderState, OpenedShards, TrainLoader, open_shards
+from coordtok.train.checkpoint import TrainState, load_engine, read_state
+from coordtok.train.ema import EMA
+from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_batch
+from coordtok.train.initialise import initialise_from
+from coordtok.train.loop import Progress, Trainer
+from coordtok.train.monitor import Monitor
+from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed
+from coordtok.train.run_folder import RunFolder, write_atomically
+from coordtok.train.signals import StopRequest, watch_launcher
+from coordtok.train.tasks.tokenizer import TokenizerTask
+
+CHECK_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+"""Largest relative change of the forward check across a save and a load."""
+
+
+def train(
+    run: RunConfig, sharding_path: str, resume: str = "auto", allow_grown_data: bool = False
+) -> None:
+    """Train `run`, continuing what its folder holds as `resume` says ("auto", "none" or a path).
+
+    Returns at the last step, or after saving when a signal asked to stop.
+    """
+    stop = StopRequest().install()
+    watch_launcher()
+    distributed.setup()
+    sharding = load_sharding(sharding_path, run, distributed.world_size())
+    folder = RunFolder(run.run_dir)
+    with ExitStack() as stack:
+        distributed.run_on_main(lambda: stack.enter_context(folder.owned()))
+        checkpoint = choose_checkpoint(folder, resume)
+        state = None if checkpoint is None else read_state(checkpoint)
+        if state is not None and state.step >= run.train.steps:
+            _say(
+                f"{folder.path} is finished: step {state.step} of {run.train.steps}; "
+                f"train.steps={2 * state.step} would go on"
+            )
+            return
+        trainer = _assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
+        stack.callback(trainer.monitor.close)
+        trainer.fit()
+
+
+def _say(text: str) -> None:
+    if distributed.is_main():
+        print(text, flush=True)
+
+
+def _assemble(
+    run: RunConfig,
+    sharding: Sharding,
+    folder: RunFolder,
+    checkpoint: Any,
+    state: TrainState | None,
+    allow_grown_data: bool,
+    stop: StopRequest,
+) -> Trainer:
+    task = TokenizerTask(run, distributed.device())
+    sources = [
+        open_shards(source.path, source.weight, run.data.io_retries) for source in run.data.shards
+    ]
+    data = _describe(run, sources)
+    if state is not None:
+        check_same_run(state, run, data, allow_grown_data)
+    progress = _progress(state, sources, data)
+    loader = TrainLoader(
+        sources,
+        task.reader(),
+        seed=run.seed,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        micro_batch=rank_batch(run, distributed.world_size()),
+        workers=run.data.workers,
+        prefetch=run.data.prefetch,
+        shuffle_block=run.data.shuffle_block,
+        state=progress.loader,
+    )
+    val_loader = _val_loader(run, task)
+    engine, ema = _engine(run, sharding, task, checkpoint, state)
+    if distributed.is_main():
+        folder.truncate_metrics(progress.step)
+        write_atomically(folder.config, to_yaml(run))
+    monitor = Monitor(run, folder, progress.step)
+    return Trainer(
+        run, sharding, folder, task, engine, ema, iter(loader), val_loader, data, progress,
+        monitor, stop,
+    )  # fmt: skip
+
+
+def _describe(run: RunConfig, sources: list[OpenedShards]) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": source.path,
+            "weight": source.weight,
+            "fingerprint": opened.index.fingerprint,
+            "samples": opened.index.samples,
+        }
+        for source, opened in zip(run.data.shards, sources)
+    ]
+
+
+def _progress(
+    state: TrainState | None, sources: list[OpenedShards], data: list[dict[str, Any]]
+) -> Progress:
+    start = LoaderState.start(sources)
+    if state is None:
+        return Progress(0, 0.0, 0, start)
+    loader = LoaderState.from_json(state.loader)
+    if data_changed(state, data):
+        loader = loader.at_next_epoch(start)
+    return Progress(state.step, state.seconds, state.skipped, loader)
+
+
+def _val_loader(run: RunConfig, task: TokenizerTask) -> EvalLoader | None:
+    if run.data.val_shards is None:
+        return None
+    return EvalLoader(
+        open_shards(run.data.val_shards, 1.0, run.data.io_retries),
+        task.reader(),
+        seed=run.seed,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        batch=run.train.eval_batch,
+    )
+
+
+def _engine(
+    run: RunConfig,
+    sharding: Sharding,
+    task: TokenizerTask,
+    checkpoint: Any,
+    state: TrainState | None,
+) -> tuple[Any, EMA | None]:
+    """The engine and its average, with the checkpoint's weights, or those of `train.init_from`."""
+    universal = state is not None and (state.world_size, state.zero_stage, state.precision) != (
+        distributed.world_size(),
+        sharding.stage,
+        sharding.precision,
+    )
+    if universal:
+        sharding.config["checkpoint"] = {"load_universal": True}
+    engine = build_engine(task.build_model, run, sharding)
+    if state is not None:
+        load_engine(engine, checkpoint, universal)
+        _compare_forward(task.forward_check(engine), state, sharding)
+    elif run.train.init_from is not None:
+        initialise_from(engine, run.train.init_from)
+    ema = EMA(engine, run.ema.decay) if run.ema.decay else None
+    if ema is not None and state is not None:
+        ema.load(checkpoint)
+    return engine, ema
+
+
+def _compare_forward(found: float, state: TrainState, sharding: Sharding) -> None:
+    tolerance = CHECK_TOLERANCE[sharding.dtype]
+    if not math.isclose(found, state.forward_check, rel_tol=tolerance):
+        raise CheckpointError(
+            f"the loaded weights score {found} on the check clip, but the checkpoint of step "
+            f"{state.step} recorded {state.forward_check}; it is damaged or of another model"
+        )

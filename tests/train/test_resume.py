@@ -1,0 +1,175 @@
+"""A run that was stopped goes on as if nothing had happened."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.train.conftest import FP32, Run
+
+NewRun = Callable[..., Run]
+JSONS = ["zero1", "zero2", "zero3", "zero3_fp32", "zero3_offload"]
+
+
+@pytest.mark.parametrize("name", JSONS)
+def test_every_ds_config_trains_and_resumes_bit_for_bit(new_run: NewRun, name: str) -> None:
+    json = f"ds_configs/{name}.json"
+    run = new_run(train={"save_every": 3, "eval_every": 3})
+    run(json=json)
+    losses, psnrs = run.losses(), run.lines("val_psnr")
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    assert losses[6] < losses[1]
+    run("--resume", str(run.folder / "checkpoints/step_00000003"), json=json)
+    assert run.losses() == losses
+    assert run.lines("val_psnr") == psnrs
+
+
+def test_a_finished_run_says_so_and_a_used_folder_is_refused(new_run: NewRun) -> None:
+    run = new_run()
+    run("train.steps=2")
+    before = (run.folder / "metrics.jsonl").read_text()
+    assert "is finished: step 2 of 2" in run("train.steps=2")
+    assert "choose another run_dir" in run("--resume", "none", code=2)
+    assert (run.folder / "metrics.jsonl").read_text() == before
+
+
+def test_ranks_and_workers_do_not_show_in_the_losses(new_run: NewRun) -> None:
+    """20 steps of the same run on 1 and on 2 ranks, with 0, 1 and 2 loader workers."""
+    settings = [(1, 0), (1, 2), (2, 0), (2, 1), (2, 2)]
+    losses = []
+    for ranks, workers in settings:
+        run = new_run(f"{ranks}-{workers}", data={"workers": workers})
+        run("train.steps=20", "train.micro_batch=2", ranks=ranks)
+        losses.append(run.losses())
+        assert len(losses[-1]) == 20
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3_fp32"])
+def test_two_ranks_go_on_as_one_and_back(new_run: NewRun, name: str, tmp_path) -> None:
+    json = as_fp32(name, tmp_path)
+    whole, moved = new_run("whole"), new_run("moved")
+    whole("train.steps=9", ranks=2, json=json)
+    moved("train.steps=3", ranks=2, json=json)
+    moved("train.steps=6", ranks=1, json=json)
+    moved("train.steps=9", ranks=2, json=json)
+    assert moved.losses() == pytest.approx(whole.losses(), rel=1e-5)
+    found = moved.lines("val_psnr")[-1]["val_psnr"]
+    assert found == pytest.approx(whole.lines("val_psnr")[-1]["val_psnr"], rel=1e-5)
+
+
+def as_fp32(name: str, tmp_path) -> str:
+    path = tmp_path / f"{name}.json"
+    text = (FP32.parent / f"{name}.json").read_text()
+    path.write_text(text.replace('"enabled": true', '"enabled": false'))
+    return str(path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_one_rank_saves_on_all(new_run: NewRun, number: int) -> None:
+    whole, run = new_run("whole"), new_run("run", data={"workers": 1})
+    started = run.start("train.steps=100000", ranks=2)
+    wait_for_step(run, 3)
+    started.signal(number, ranks=[1])
+    assert started.wait() == [0, 0], started.output
+    step = max(run.losses())
+    assert f"asked to stop: saved step {step}" in started.output
+    run(f"train.steps={step + 2}", ranks=2)
+    whole(f"train.steps={step + 2}", ranks=2)
+    assert run.losses() == whole.losses()
+
+
+@pytest.mark.parametrize(("kills", "ranks"), [(3, 1), pytest.param(10, 2, marks=pytest.mark.slow)])
+def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun, kills: int, ranks: int) -> None:
+    random.seed(kills)
+    steps = 120
+    settings = {"save_every": 5, "eval_every": 50, "keep_last": 2}
+    whole, killed = new_run("whole", train=settings), new_run("killed", train=settings)
+    whole(f"train.steps={steps}", ranks=ranks)
+    for _ in range(kills):
+        started = killed.start(f"train.steps={steps}", ranks=ranks)
+        time.sleep(random.uniform(4, 9))
+        started.signal(signal.SIGKILL)
+        started.wait()
+    killed(f"train.steps={steps}", ranks=ranks)
+    assert killed.losses() == whole.losses()
+    assert killed.lines("val_psnr") == whole.lines("val_psnr")
+    assert len(list((killed.folder / "checkpoints").glob("step_*"))) == 2
+
+
+def test_resume_from_a_path_rewinds(new_run: NewRun) -> None:
+    run = new_run(train={"save_every": 2, "keep_last": 0})
+    run()
+    first = run.losses()
+    output = run("--resume", str(run.folder / "checkpoints" / "step_00000002"))
+    assert "finished" not in output
+    assert run.losses() == first
+
+
+def test_a_damaged_checkpoint_is_named_and_an_older_one_continued(new_run: NewRun) -> None:
+    run = new_run(train={"save_every": 2, "keep_last": 0})
+    run()
+    losses = run.losses()
+    newest = run.folder / "checkpoints" / "step_00000006"
+    victim = next(newest.glob("*optim_states.pt"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    assert f"checksum of {victim.name} differs" in run("--resume", str(newest), code=2)
+    output = run()
+    assert f"{newest} is damaged (the checksum of {victim.name} differs)" in output
+    assert run.losses() == losses
+
+
+def test_a_half_written_checkpoint_is_never_continued(new_run: NewRun) -> None:
+    run = new_run(train={"save_every": 2, "keep_last": 0})
+    run("train.steps=4")
+    checkpoints = run.folder / "checkpoints"
+    shutil.copytree(checkpoints / "step_00000004", checkpoints / "step_00000005")
+    (checkpoints / "step_00000005" / "manifest.json").unlink()
+    half = str(checkpoints / "step_00000005")
+    assert "not a complete checkpoint" in run("--resume", half, code=2)
+    run()
+    assert list(run.losses()) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.dim=32", "model.dim is 32, but the checkpoint was trained with 24"),
+        ("seed=5", "seed is 5, but the checkpoint was trained with 0"),
+        ("data.shuffle_block=3", "data.shuffle_block is 3, but the checkpoint's order"),
+        ("data.shards={val}", "the data changed since the checkpoint"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    new_run: NewRun, val_shards: str, change: str, message: str
+) -> None:
+    run = new_run()
+    run("train.steps=1")
+    output = run(change.format(val=val_shards), code=2)
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_grown_data_needs_a_flag_and_begins_a_new_lane_epoch(
+    new_run: NewRun, val_shards: str
+) -> None:
+    run = new_run()
+    run("train.steps=2")
+    run("train.steps=4", f"data.shards={val_shards}", "--allow-grown-data")
+    state = json.loads((run.folder / "checkpoints/step_00000004/state.json").read_text())
+    assert len(run.losses()) == 4
+    assert all(epoch >= 1 for (epoch, _, _) in state["loader"]["cursors"][0])
+
+
+def wait_for_step(run: Run, step: int, timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
+    while not (run.folder / "metrics.jsonl").exists() or max(run.losses(), default=0) < step:
+        assert time.monotonic() < deadline, "the run did not get to work"
+        time.sleep(0.1)
