@@ -9,11 +9,9 @@ Shapes: B the clips of a micro-batch, otherwise those of the sample reader.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
-import numpy as np
 import torch
 
 from coordtok.config.errors import CheckpointError, DataError, one_line
@@ -113,23 +111,23 @@ class TrainLoader:
             )
 
     def __iter__(self) -> Iterator[tuple[Batch, LoaderState]]:
-        items = read_ahead(self._items, workers=self.workers, prefetch=self._prefetch)
+        items = read_ahead(
+            self._items, self._read.blank(), workers=self.workers, prefetch=self._prefetch
+        )
         cursors = [list(lanes) for lanes in self.state.cursors]
         stride = self._micro_batch * self._world_size
         for position in count(self.state.position + stride, stride):
-            chosen = [next(items) for _ in range(self._micro_batch)]
-            for _, move in chosen:
-                cursors[move.dataset][move.lane] = move.cursor
-            state = LoaderState(position, tuple(tuple(lanes) for lanes in cursors))
-            yield _batch([item for item, _ in chosen], self._pin_memory), state
+            batch, moves = _batch(items, self._micro_batch, self._pin_memory)
+            for dataset, lane, cursor in moves:
+                cursors[dataset][lane] = cursor
+            yield batch, LoaderState(position, tuple(tuple(lanes) for lanes in cursors))
 
-    def _items(self, worker: int, workers: int) -> Iterator[tuple[Item, Move]]:
+    def _items(self, worker: int, workers: int) -> Iterator[Item]:
         """What one of `workers` reads: they share this rank's positions in turns."""
         sequence = self._sequence()
         first = next_position(self.state.position, self._rank, self._world_size)
         for turn in count(worker, workers):
-            item, move = sequence.read(first + turn * self._world_size)
-            yield _with_tensors(item), move
+            yield sequence.read(first + turn * self._world_size)
 
     def _sequence(self) -> SampleSequence:
         return SampleSequence(
@@ -178,13 +176,15 @@ class EvalLoader:
         return -(-share // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        items = read_ahead(self._items, workers=self._workers, prefetch=self._prefetch)
+        items = read_ahead(
+            self._items, self._read.blank(), workers=self._workers, prefetch=self._prefetch
+        )
         for _ in range(len(self)):
-            yield _batch([next(items) for _ in range(self._batch)])
+            yield _batch(items, self._batch)[0]
 
     def _items(self, worker: int, workers: int) -> Iterator[Item]:
         for turn in range(worker, len(self) * self._batch, workers):
-            yield _with_tensors(self._item(self._rank + turn * self._world_size))
+            yield self._item(self._rank + turn * self._world_size)
 
     def _item(self, number: int) -> Item:
         if number >= len(self._places):
@@ -220,30 +220,22 @@ def _check_lanes(source: OpenedShards, lanes: int, warn: bool) -> None:
         )
 
 
-def _with_tensors(item: Item) -> Item:
-    """Arrays as tensors, which travel between processes through shared memory."""
-    values = {
-        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        for name, value in item.values.items()
-    }
-    return replace(item, values=values)
-
-
-def _batch(items: Sequence[Item], pin_memory: bool = False) -> Batch:
-    names = items[0].values
-    return Batch(
-        {name: _stack([item.values[name] for item in items], pin_memory) for name in names},
-        tuple(item.id for item in items),
-        tuple(skipped for item in items for skipped in item.skipped),
-    )
-
-
-def _stack(values: Sequence[Any], pin_memory: bool) -> torch.Tensor:
-    if not isinstance(values[0], torch.Tensor):
-        return torch.tensor(values, pin_memory=pin_memory)
-    if len(values) == 1 and not pin_memory:
-        return values[0][None]
-    shape = (len(values), *values[0].shape)
-    return torch.stack(
-        list(values), out=torch.empty(shape, dtype=values[0].dtype, pin_memory=pin_memory)
-    )
+def _batch(items: Iterator[Item], size: int, pin_memory: bool = False) -> tuple[Batch, list[Move]]:
+    """The next `size` items as one batch, and the moves of their lanes."""
+    data: dict[str, torch.Tensor] = {}
+    ids: list[SampleId] = []
+    skipped: list[SkippedSample] = []
+    moves: list[Move] = []
+    for place in range(size):
+        item = next(items)
+        # At once, because an item's arrays hold only until the next one.
+        for name, value in item.values.items():
+            part = torch.as_tensor(value)
+            if name not in data:
+                shape = (size, *part.shape)
+                data[name] = torch.empty(shape, dtype=part.dtype, pin_memory=pin_memory)
+            data[name][place] = part
+        ids.append(item.id)
+        skipped += item.skipped
+        moves += [item.move] if item.move else []
+    return Batch(data, tuple(ids), tuple(skipped)), moves

@@ -48,7 +48,15 @@ class SampleReader(Protocol):
         """The sample's arrays and numbers; `rng` draws its window. Raises UnreadableSample."""
 
     def blank(self) -> Mapping[str, Any]:
-        """What stands in for a sample that is missing from a batch of evaluation."""
+        """Values in the form of every sample's, standing in for one that is missing."""
+
+
+class Move(NamedTuple):
+    """Where a lane goes on in a dataset."""
+
+    dataset: int
+    lane: int
+    cursor: Cursor
 
 
 @dataclass(frozen=True)
@@ -58,14 +66,8 @@ class Item:
     values: Mapping[str, Any]
     id: SampleId
     skipped: tuple[SkippedSample, ...] = ()
-
-
-class Move(NamedTuple):
-    """Where a lane goes on in a dataset after an item."""
-
-    dataset: int
-    lane: int
-    cursor: Cursor
+    move: Move | None = None
+    """How it moves its lane, where it is part of the sequence."""
 
 
 class SampleSequence:
@@ -96,8 +98,8 @@ class SampleSequence:
             for lane, cursor in enumerate(lanes)
         )
 
-    def read(self, position: int) -> tuple[Item, Move]:
-        """The sample at a position, and how its lane moves.
+    def read(self, position: int) -> Item:
+        """The sample at a position.
 
         Raises:
             DataError: nothing in a whole epoch of its lane is readable, or reading failed.
@@ -121,7 +123,7 @@ class SampleSequence:
             slot = order.slot(slot.after)
         self._cursors[dataset][lane] = slot.after
         sample_id = SampleId(lane, slot.epoch, self._entry(dataset, slot).key)
-        return Item(values, sample_id, tuple(skipped)), Move(dataset, lane, slot.after)
+        return Item(values, sample_id, tuple(skipped), Move(dataset, lane, slot.after))
 
     def _order(self, dataset: int, lane: int) -> LaneOrder:
         if (dataset, lane) not in self._orders:

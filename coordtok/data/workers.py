@@ -1,33 +1,41 @@
 """Reads a series of items ahead of their use, in processes of its own, without changing it.
 
 Item j of the series is read by worker j mod n and handed over in order. It is torch's DataLoader
-underneath (tensors travel through shared memory, a worker keeps to one thread and ends by itself
-when its parent is gone), with two differences. Workers take no part in signals: those go to a whole
-process group, and the training process must be able to finish its step and save. And what is wrong
-with the data arrives as the one-line error it is, not as another process's traceback.
+underneath (a worker keeps to one thread, and ends by itself when its parent is gone), with three
+differences. Arrays travel through memory that is shared once and used again and again: mapping a
+new piece for each clip costs several times what copying it does. Workers take no part in signals:
+those go to a whole process group, and the training process must be able to finish its step and
+save. And what is wrong with the data arrives as the one-line error it is, not as a traceback.
 """
 
 import atexit
+import mmap
 import signal
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from coordtok.config.errors import DataError, UserError, one_line
+from coordtok.data.sequence import Item
 
-Series = Callable[[int, int], Iterator[Any]]
+Series = Callable[[int, int], Iterator[Item]]
 """(i, n) -> the items i, i + n, i + 2n ... of a series"""
 
 _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def read_ahead(series: Series, *, workers: int, prefetch: int) -> Iterator[Any]:
-    """The items of `series` in order.
+def read_ahead(
+    series: Series, form: Mapping[str, Any], *, workers: int, prefetch: int
+) -> Iterator[Item]:
+    """The items of `series` in order. An item's arrays hold until the next one is asked for.
 
     Args:
+        form: values such as every item has: their names, shapes and types.
         workers: processes; 0 reads each item when it is asked for, in this process.
         prefetch: items that each worker reads ahead.
 
@@ -37,30 +45,62 @@ def read_ahead(series: Series, *, workers: int, prefetch: int) -> Iterator[Any]:
     """
     if workers == 0:
         return series(0, 1)
-    items = _from_workers(series, workers, prefetch)
+    items = _from_workers(series, _Slots(form, workers, prefetch), workers, prefetch)
     atexit.register(_close, weakref.ref(items))  # before multiprocessing waits for its children
     return items
+
+
+class _Slots:
+    """Memory shared with forked workers, for the arrays of all items on their way.
+
+    A worker is asked for its item t once its item t - prefetch is handed over; whoever takes that
+    one is then done with those before it. So prefetch + 1 slots each, used in turn, are enough.
+    """
+
+    def __init__(self, form: Mapping[str, Any], workers: int, prefetch: int) -> None:
+        self._per_worker = prefetch + 1
+        self._arrays = {
+            name: _shared(np.asarray(value), (workers, self._per_worker))
+            for name, value in form.items()
+            if isinstance(value, np.ndarray)
+        }
+
+    def put(self, worker: int, number: int, item: Item) -> tuple[tuple[int, int], Item]:
+        """Store the arrays of a worker's item; what remains of it is small."""
+        slot = (worker, number % self._per_worker)
+        for name, array in self._arrays.items():
+            array[slot][...] = item.values[name]
+        rest = {name: value for name, value in item.values.items() if name not in self._arrays}
+        return slot, replace(item, values=rest)
+
+    def take(self, slot: tuple[int, int], item: Item) -> Item:
+        """The whole item, its arrays where they lie."""
+        arrays = {name: array[slot] for name, array in self._arrays.items()}
+        return replace(item, values={**arrays, **item.values})
 
 
 class _WorkerItems(IterableDataset):
     """A worker's own items; an error a user can put right is the last of them."""
 
-    def __init__(self, series: Series) -> None:
-        self._series = series
+    def __init__(self, series: Series, slots: _Slots) -> None:
+        self._series, self._slots = series, slots
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         assert worker is not None
         try:
-            yield from self._series(worker.id, worker.num_workers)
+            for number, item in enumerate(self._series(worker.id, worker.num_workers)):
+                yield self._slots.put(worker.id, number, item)
         except UserError as error:
             yield error
 
 
-def _from_workers(series: Series, workers: int, prefetch: int) -> Generator[Any]:
+def _from_workers(
+    series: Series, slots: _Slots, workers: int, prefetch: int
+) -> Generator[Item, None, None]:
     items: Any = iter(
         DataLoader(
-            _WorkerItems(series),
+            _WorkerItems(series, slots),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=prefetch,
@@ -71,10 +111,10 @@ def _from_workers(series: Series, workers: int, prefetch: int) -> Generator[Any]
         )
     )
     try:
-        while (item := _next(items)) is not None:
-            if isinstance(item, UserError):
-                raise item
-            yield item
+        while (found := _next(items)) is not None:
+            if isinstance(found, UserError):
+                raise found
+            yield slots.take(*found)
     finally:
         _end(items)
 
@@ -86,8 +126,8 @@ def _next(items: Iterator[Any]) -> Any:
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            f"a loader process was killed ({one_line(error)}); if memory or /dev/shm ran out, "
-            "lower data.workers or data.prefetch"
+            f"a loader process was killed ({one_line(error)}); if memory ran out, lower "
+            "data.workers or data.prefetch"
         ) from None
 
 
@@ -100,9 +140,16 @@ def _end(items: Any) -> None:
             process.kill()
 
 
-def _close(items: "weakref.ref[Generator[Any]]") -> None:
+def _close(items: "weakref.ref[Generator[Item, None, None]]") -> None:
     if (alive := items()) is not None:
         alive.close()
+
+
+def _shared(form: np.ndarray, slots: tuple[int, int]) -> np.ndarray:
+    # Anonymous memory: unlike /dev/shm, which containers keep small, only the machine limits it.
+    shape = (*slots, *form.shape)
+    memory = mmap.mmap(-1, max(1, int(np.prod(shape)) * form.itemsize))
+    return np.frombuffer(memory, form.dtype, count=int(np.prod(shape))).reshape(shape)
 
 
 def _ignore_signals(worker: int) -> None:

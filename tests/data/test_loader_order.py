@@ -23,7 +23,7 @@ READ = VideoWindows(frames=4, height=2, width=4)
 def workers_in_turns(monkeypatch):
     """Worker j mod n reads item j, as torch's DataLoader has it, without processes."""
 
-    def read_ahead(series, *, workers, prefetch):
+    def read_ahead(series, form, *, workers, prefetch):
         items = [series(worker, max(workers, 1)) for worker in range(max(workers, 1))]
         for own in itertools.cycle(items):
             yield next(own)

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from coordtok.config.errors import DataError
 from coordtok.data.loader import EvalLoader, LoaderState, TrainLoader, VideoWindows, open_shards
+from coordtok.data.sequence import Item, SampleId
 from coordtok.data.workers import read_ahead
 
 READ = VideoWindows(frames=4, height=2, width=4)
@@ -131,51 +133,81 @@ def test_the_batches_before_an_error_are_delivered(write_shards, tmp_path):
         next(batches)
 
 
-def test_a_mistake_in_the_code_keeps_its_traceback():
+def read_with(read, workers=1, prefetch=1):
+    """Items whose values are what `read(worker)` yields."""
+
     def series(worker, workers):
+        for value in read(worker):
+            yield Item({"value": value}, SampleId(0, 0, ""))
+
+    return read_ahead(series, {"value": 0}, workers=workers, prefetch=prefetch)
+
+
+def value_of(item) -> int:
+    return item.values["value"]
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback():
+    def read(worker):
         yield worker
         raise ZeroDivisionError("a bug")
 
-    items = read_ahead(series, workers=1, prefetch=1)
-    assert next(items) == 0
+    items = read_with(read)
+    assert value_of(next(items)) == 0
     with pytest.raises(ZeroDivisionError, match="a bug"):
         next(items)
 
 
 def test_a_killed_worker_is_an_error_that_says_so():
-    def series(worker, workers):
+    def read(worker):
         yield os.getpid()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    items = read_ahead(series, workers=1, prefetch=1)
     with pytest.raises(DataError, match=r"a loader process was killed.*lower data.workers"):
-        list(items)
+        list(read_with(read))
 
 
 def test_workers_keep_to_one_thread_and_end_with_their_loader():
-    def series(worker, workers):
+    def read(worker):
         while True:
             yield torch.get_num_threads(), os.getpid()
 
-    items = read_ahead(series, workers=2, prefetch=2)
-    threads, pids = zip(*(next(items) for _ in range(4)))
+    items = read_with(read, workers=2, prefetch=2)
+    threads, pids = zip(*(value_of(next(items)) for _ in range(4)))
     assert set(threads) == {1}
     assert len(set(pids)) == 2
     items.close()
-    assert not any(is_running(pid) for pid in pids)
+    assert not any_runs(pids)
 
 
 def test_a_worker_that_is_stuck_does_not_hold_up_the_end(monkeypatch):
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
 
-    def series(worker, workers):
+    def read(worker):
         yield os.getpid()
         time.sleep(1000)
 
-    items = read_ahead(series, workers=1, prefetch=2)
-    pid = next(items)
+    items = read_with(read, prefetch=2)
+    pid = value_of(next(items))
     items.close()
     assert not any_runs([pid])
+
+
+@pytest.mark.parametrize(("workers", "prefetch"), [(1, 1), (2, 1), (2, 3)])
+def test_an_item_holds_until_the_next_is_asked_for(workers, prefetch):
+    """However far ahead the workers have read by then."""
+
+    def series(worker, workers):
+        for number in itertools.count(worker, workers):
+            yield Item({"array": np.full(5, number)}, SampleId(0, number, ""))
+
+    items = read_ahead(series, {"array": np.zeros(5, int)}, workers=workers, prefetch=prefetch)
+    for number in range(12):
+        item = next(items)
+        time.sleep(0.02)
+        assert item.id.epoch == number
+        assert item.values["array"].tolist() == [number] * 5
+    items.close()
 
 
 def test_loading_leaves_the_global_generator_alone(folder):
