@@ -169,12 +169,19 @@ class _Command:
         set_options(self._pipe, timeout=_PIPE_EXIT_S)
 
     def read(self, size: int) -> bytes:
+        """At most `size` bytes, none at the end; OSError where the command failed."""
         try:
-            return self._pipe.read(size)
-        except OSError:
-            raise OSError(f"the command exited with {self._pipe.proc.returncode}") from None
+            content = self._pipe.read(size)
+            if not content:
+                self._pipe.proc.wait(_PIPE_EXIT_S)
+                self._pipe.check_status()
+        except (OSError, TimeoutExpired):
+            status = self._pipe.proc.returncode
+            raise OSError(f"the command failed with exit status {status}") from None
+        return content
 
     def close(self) -> None:
+        """End it, whether or not it has written everything."""
         self._pipe.stream.close()
         try:
             self._pipe.proc.wait(_PIPE_EXIT_S)
