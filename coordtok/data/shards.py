@@ -6,9 +6,11 @@ through its shards (streams.py). Failing input is tried again with growing pause
 so that a bad disk or network can never change the order of the samples.
 """
 
+import gc
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coordtok.config.errors import DataError, one_line
@@ -101,7 +103,8 @@ def load_index(location: str, io_retries: int = IO_RETRIES) -> ShardIndex:
     contents: list[bytes] = []
     retry(lambda: contents.append(source.read_index()), where, io_retries)
     try:
-        index = ShardIndex.from_json(contents[0].decode(), where)
+        with _no_garbage_collection():
+            index = ShardIndex.from_json(contents[0].decode(), where)
     except UnicodeDecodeError:
         raise DataError(f"{where} is not text: {WRITE_INDEX}") from None
     if index.samples == 0:
@@ -130,6 +133,19 @@ def retry(action: Callable[[], None], what: str, times: int) -> None:
         f"{what} cannot be read after {times + 1} attempts: {reason}; check the disk or the "
         "network, or raise data.io_retries"
     )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """An index is millions of objects that all stay: scanning them again and again while they come
+    takes longer than reading them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _source(location: str) -> FolderSource | HttpSource | PipeSource:

@@ -9,6 +9,7 @@ save. And what is wrong with the data arrives as the one-line error it is, not a
 """
 
 import atexit
+import gc
 import mmap
 import signal
 import weakref
@@ -105,7 +106,7 @@ def _from_workers(
             num_workers=workers,
             prefetch_factor=prefetch,
             collate_fn=_as_it_is,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_set_up_worker,
             multiprocessing_context="fork",  # a spawned worker would import and index all anew
             generator=torch.Generator(),  # or it would draw from torch's global one
         )
@@ -152,9 +153,10 @@ def _shared(form: np.ndarray, slots: tuple[int, int]) -> np.ndarray:
     return np.frombuffer(memory, form.dtype, count=int(np.prod(shape))).reshape(shape)
 
 
-def _ignore_signals(worker: int) -> None:
+def _set_up_worker(worker: int) -> None:
     for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    gc.freeze()  # collecting what was inherited would copy all of it, the whole index too
 
 
 def _as_it_is(item: Any) -> Any:
