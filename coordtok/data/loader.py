@@ -183,8 +183,11 @@ class EvalLoader:
             yield _batch(items, self._batch)[0]
 
     def _items(self, worker: int, workers: int) -> Iterator[Item]:
-        for turn in range(worker, len(self) * self._batch, workers):
-            yield self._item(self._rank + turn * self._world_size)
+        try:
+            for turn in range(worker, len(self) * self._batch, workers):
+                yield self._item(self._rank + turn * self._world_size)
+        finally:
+            self._source.reader.close()
 
     def _item(self, number: int) -> Item:
         if number >= len(self._places):

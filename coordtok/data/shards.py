@@ -1,9 +1,9 @@
 """A dataset of tar shards, opened: its checked index, and the bytes of any of its samples.
 
 A location is a local folder, an http(s) URL of one, or a `pipe:` command with `{name}` that the
-user typed. Locally a sample is read at its offset (local.py); elsewhere each lane reads forwards
-through its shards (streams.py). Failing input is tried again with growing pauses and is then fatal,
-so that a bad disk or network can never change the order of the samples.
+user typed. Locally a sample is read at its offset (local.py); elsewhere (remote.py) each lane reads
+forwards through its shards (streams.py). Failing input is tried again with growing pauses and is
+then fatal, so that a bad disk or network can never change the order of the samples.
 """
 
 import gc
@@ -17,7 +17,8 @@ from coordtok.config.errors import DataError, one_line
 from coordtok.data.index import INDEX_NAME, ShardIndex
 from coordtok.data.local import FolderSource
 from coordtok.data.member import WRITE_INDEX, StoredSample
-from coordtok.data.streams import PIPE, HttpSource, PipeSource, StreamedLane
+from coordtok.data.remote import PIPE, HttpSource, PipeSource
+from coordtok.data.streams import StreamedLane
 
 logger = logging.getLogger(__name__)
 

@@ -35,16 +35,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             answer = state.answers.pop(0)
             if answer is not None:
                 return self.send_error(answer)
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if not state.ranges or wanted is None:
-            return super().do_GET()
+        if not Path(self.translate_path(self.path)).is_file():
+            return self.send_error(404)
         content = Path(self.translate_path(self.path)).read_bytes()
-        start, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
-        if start >= len(content):
-            return self.send_error(416)
-        part = content[start : last + 1]
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if state.ranges and wanted is not None:
+            start, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
+            if start >= len(content):
+                return self.send_error(416)
+            part = content[start : last + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
+        else:
+            part = content
+            self.send_response(200)
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         self.wfile.write(part[: len(part) // 2] if state.cut_short.pop("next", False) else part)
@@ -248,6 +252,18 @@ def test_a_truncated_shard_on_a_server_is_an_error(folder, serve, ranges):
         os.truncate(path, path.stat().st_size - 1024)
     with pytest.raises(DataError, match=r"has \d+ bytes where the index has \d+: it is truncated"):
         take(batches, 20)
+
+
+def test_an_index_cut_short_on_its_way_is_read_again(folder, serve):
+    server = serve(folder)
+    server.cut_short = {"next": True}
+    assert load_index(server.url) == load_index(str(folder))
+    assert len(server.requests) == 2
+
+
+def test_what_is_no_url_is_one_line():
+    with pytest.raises(DataError, match=r"http://\[x is not a URL"):
+        load_index("http://[x")
 
 
 def test_a_query_in_a_url_stays_behind_the_path(folder, serve):
