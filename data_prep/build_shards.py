@@ -1,0 +1,266 @@
+"""Raw videos to WebDataset shards: `python -m data_prep.build_shards --help`.
+
+Videos are encoded into segments in a work folder, in parallel; only then is it known how many
+samples there are, and they are dealt to shards. `index.json` is written last: a folder that has one
+is complete. Killed at any moment, the same command goes on where it stood.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from coordtok.config.errors import ConfigError, DataError, exit_on_user_error
+from coordtok.data.files import write_whole
+from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
+from data_prep.datasets import Scan, Video, scan
+from data_prep.distributors import Distributor, Done, Progress, make_distributor
+from data_prep.options import BuildOptions, RunOptions, parse
+from data_prep.plan import Plan, Sample, plan_shards
+from data_prep.segments import VideoTask, store_video
+from data_prep.shards import ShardTask, write_shard
+from data_prep.summary import Summary
+from data_prep.work import VideoRecord, WorkFolder
+
+FAILURES_NAME = "failures.jsonl"
+BUILD_NAME = "build.json"  # the settings, to tell other ones apart; at the end also the summary
+_BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+
+
+def build(options: BuildOptions, run: RunOptions) -> tuple[Summary, bool]:
+    """Build a dataset's shards, or go on building them.
+
+    Returns:
+        The summary, and whether everything had been built before.
+
+    Raises:
+        UserError: nothing to build from, no room, or an output folder with something else in it.
+    """
+    output = Path(options.output)
+    with _sole_owner(output):
+        work = WorkFolder(output)
+        if (finished := _finished(options)) is not None:
+            work.remove()
+            return finished, True
+        found = scan(options)
+        _claim(options, found)
+        work.create()
+        with make_distributor(run.distributor, run.workers, run.ray_address) as distributor:
+            records = _store_videos(found.videos, options, run.workers, distributor)
+            failures = _write_failures(output, found, records)
+            samples = [each for video in found.videos for each in _samples(video, records)]
+            if not samples:
+                name, reason = failures[0]
+                raise DataError(
+                    f"no video of {len(failures)} can be used: {name}: {reason} ... see "
+                    f"{output / FAILURES_NAME}"
+                )
+            plan = plan_shards(samples, options)
+            shards = _write_shards(plan, options, distributor)
+        summary = Summary.of(
+            list(records.values()),
+            failures=len(failures),
+            ignored=found.ignored,
+            lanes=plan.lanes,
+            shards=shards,
+            pixels=options.height * options.width,
+        )
+        _finish(options, plan, shards, summary)
+        work.remove()
+    return summary, False
+
+
+@contextmanager
+def _sole_owner(output: Path) -> Iterator[None]:
+    """Hold the output folder, making it if need be: two builds would undo each other's work."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise DataError(f"cannot use {output} as a folder: {error.strerror}") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DataError(f"another build is writing {output}: wait for it, or stop it") from None
+    finally:
+        os.close(folder)
+
+
+def _finished(options: BuildOptions) -> Summary | None:
+    """The summary of a finished build with the same settings.
+
+    Raises:
+        ConfigError: the folder was built, or begun, with other settings.
+        DataError: the folder holds something else.
+    """
+    output = Path(options.output)
+    if Path(options.input).resolve() == output.resolve():
+        raise ConfigError(f"--output {output} is the input: choose another folder")
+    try:
+        before = json.loads((output / BUILD_NAME).read_bytes())
+    except FileNotFoundError:
+        if any(output.iterdir()):
+            raise DataError(f"{output} is not empty and not a build: choose another") from None
+        return None
+    except ValueError:
+        raise DataError(f"{output / BUILD_NAME} is damaged: choose another folder") from None
+    _compare(before["settings"], _settings(options), output)
+    return Summary(**before["summary"]) if (output / INDEX_NAME).exists() else None
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any], output: Path) -> None:
+    for name in now:
+        if before.get(name) != now[name]:
+            raise ConfigError(
+                f"{output} was built with {name} {before.get(name)}, not {now[name]}: "
+                "choose another --output or delete it"
+            )
+
+
+def _settings(options: BuildOptions) -> dict[str, Any]:
+    settings = options.as_dict()
+    del settings["output"]  # a folder may be moved
+    return settings
+
+
+def _claim(options: BuildOptions, found: Scan) -> None:
+    """Write down what is being built, or check that it is still the same."""
+    sizes = [[video.name, os.path.getsize(video.path)] for video in found.videos]
+    inputs = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+    path = Path(options.output) / BUILD_NAME
+    if not path.exists():
+        _write_build(options, inputs, None)
+    elif json.loads(path.read_bytes())["inputs"] != inputs:
+        raise DataError(
+            f"the videos in {options.input} changed since {options.output} was begun: "
+            "delete that folder or choose another --output"
+        )
+
+
+def _write_build(options: BuildOptions, inputs: str, summary: Summary | None) -> None:
+    record = {
+        "settings": _settings(options),
+        "inputs": inputs,
+        "summary": None if summary is None else asdict(summary),
+    }
+    write_whole(Path(options.output) / BUILD_NAME, json.dumps(record, indent=1).encode())
+
+
+def _store_videos(
+    videos: Sequence[Video], options: BuildOptions, workers: int, distributor: Distributor
+) -> dict[str, VideoRecord]:
+    """Records of all videos, by name; those that are there from before are not done again."""
+    work = WorkFolder(Path(options.output))
+    known = {video.name: work.video(video.name) for video in videos}
+    records = {name: record for name, record in known.items() if record is not None}
+    pending = [video for video in videos if video.name not in records]
+    pending.sort(key=lambda video: -os.path.getsize(video.path))  # the longest must not come last
+    threads = max(1, workers // max(1, len(pending)))
+    tasks = [VideoTask(video, options, threads) for video in pending]
+    frames = 0
+    with _bar("videos", len(videos), len(records)) as bar:
+        for event in distributor.run(store_video, tasks):
+            if isinstance(event, Progress):
+                frames += event.amount
+                bar.set_postfix_str(f"{frames} frames")
+                continue
+            records[event.task.name] = _record(event, work)
+            bar.update()
+    return {video.name: records[video.name] for video in videos}
+
+
+def _record(event: Done, work: WorkFolder) -> VideoRecord:
+    if event.crash is None:
+        return event.result
+    record = VideoRecord(event.task.name, 0.0, (), f"decoding it crashed: {event.crash}")
+    work.put_video(record)
+    return record
+
+
+def _write_failures(
+    output: Path, found: Scan, records: dict[str, VideoRecord]
+) -> list[tuple[str, str]]:
+    unreadable = [(each.name, each.failure) for each in records.values() if each.failure]
+    failures = sorted([*found.failures, *unreadable])
+    lines = [json.dumps({"source": name, "reason": reason}) + "\n" for name, reason in failures]
+    write_whole(output / FAILURES_NAME, "".join(lines).encode())
+    return failures
+
+
+def _samples(video: Video, records: dict[str, VideoRecord]) -> Iterator[Sample]:
+    record = records[video.name]
+    for segment in record.segments:
+        info = {
+            "source": video.name,
+            "start_frame": segment.start,
+            "frames": segment.frames,
+            "fps": record.fps,
+            "class": video.label,
+            "class_name": video.class_name,
+            "split": video.split,
+        }
+        yield Sample(segment.key, segment.bytes, json.dumps(info))
+
+
+def _write_shards(
+    plan: Plan, options: BuildOptions, distributor: Distributor
+) -> tuple[ShardEntry, ...]:
+    extension = "npy" if options.codec == "raw" else "mp4"
+    tasks = [ShardTask(shard, options.output, extension) for shard in plan.shards]
+    entries: dict[str, ShardEntry] = {}
+    with _bar("shards", len(tasks), 0) as bar:
+        for event in distributor.run(write_shard, tasks):
+            if isinstance(event, Done):
+                if event.crash is not None:
+                    raise DataError(f"writing {event.task.shard.name} failed: {event.crash}")
+                entries[event.result.name] = event.result
+                bar.update()
+    return tuple(entries[shard.name] for shard in plan.shards)
+
+
+def _finish(
+    options: BuildOptions,
+    plan: Plan,
+    shards: tuple[ShardEntry, ...],
+    summary: Summary,
+) -> None:
+    """Write the summary, then the index, whose presence says that the build is complete."""
+    output = Path(options.output)
+    inputs = json.loads((output / BUILD_NAME).read_bytes())["inputs"]
+    _write_build(options, inputs, summary)
+    fps = None if options.fps is None else float(options.fps)
+    video = VideoSpec(options.clip_frames, options.height, options.width, fps)
+    index = ShardIndex(video, options.codec_spec, plan.lanes, shards)
+    write_whole(output / INDEX_NAME, index.to_json().encode())
+
+
+def _bar(what: str, total: int, done: int) -> tqdm:
+    return tqdm(total=total, initial=done, desc=what, unit=f" {what}", bar_format=_BAR)
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options, run = parse(arguments)
+    try:
+        summary, before = build(options, run)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 130
+    if before:
+        print(f"{options.output} is already built")
+    print(summary.text(Path(options.output)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
