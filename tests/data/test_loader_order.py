@@ -89,7 +89,7 @@ def random_run(rng: np.random.Generator, folder: Path, write_shards) -> Run:
         weight = float(rng.choice([1.0, 2.5]))
         datasets.append(Dataset(open_shards(str(location), weight), frozenset(spoilt)))
     lanes = shared_lanes([dataset.opened.index.lanes for dataset in datasets])
-    batch = lanes * int(rng.integers(1, 3)) * int(rng.choice([1, 2]))
+    batch = int(rng.choice([lanes, 2 * lanes, rng.integers(1, 2 * lanes + 1)]))
     return Run(tuple(datasets), int(rng.integers(100)), int(rng.integers(1, 5)), batch)
 
 
