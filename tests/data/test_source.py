@@ -42,10 +42,15 @@ def test_every_container_gives_every_frame(tmp_path, write_video, container, cod
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_frames_are_upright_rgb(tmp_path, write_video, threads):
-    frames = list(open_video(write_video(tmp_path / "a.mp4"), threads).frames())
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
+def test_frames_are_upright_rgb(tmp_path, write_video, threads, pixel_format):
+    path = write_video(tmp_path / "a.mp4", pixel_format=pixel_format)
+    frames = list(open_video(path, threads).frames())
+    assert [int(frame[-5, -5].min()) for frame in frames] == pytest.approx(
+        [20 + 5 * number for number in range(20)], abs=1
+    )
     assert {frame.shape for frame in frames} == {(48, 64, 3)}
-    assert all(np.abs(frame[5, 5].astype(int) - (220, 30, 30)).max() < 6 for frame in frames)
+    assert all(np.abs(frame[5, 5].astype(int) - (220, 30, 30)).max() <= 1 for frame in frames)
 
 
 @pytest.mark.parametrize(
