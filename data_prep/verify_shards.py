@@ -1,0 +1,254 @@
+"""Check shards against their index, or make an index for shards from elsewhere.
+
+`python -m data_prep.verify_shards --help`. Exit code 0: nothing wrong; 1: problems, a line each; 2:
+the question itself was wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from coordtok.config.errors import DataError, exit_on_user_error, one_line
+from coordtok.data.codec import Frames, UnreadableVideo, decode_frames, decode_raw
+from coordtok.data.files import write_whole
+from coordtok.data.index import (
+    DEFAULT_LANES,
+    INDEX_NAME,
+    SHARD_NAME,
+    SampleEntry,
+    ShardEntry,
+    ShardIndex,
+    VideoSpec,
+    lane_sizes,
+)
+from coordtok.data.tars import VIDEO_EXTENSIONS, index_tar, read_members
+from data_prep.options import OneLineParser
+
+UNEVEN = 0.1  # lanes that differ by more than this share repeat some samples far more often
+
+
+@dataclass
+class Report:
+    """Problems found, told as they are found without breaking the progress bar."""
+
+    problems: int = 0
+
+    def problem(self, text: object) -> None:
+        self.problems += 1
+        tqdm.write(f"problem: {one_line(text)}", file=sys.stdout)
+
+
+def verify(folder: Path, decode: str, report: Report) -> ShardIndex | None:
+    """Compare every shard with the index: size, sum, members, frames; decode some or all samples.
+
+    Args:
+        decode: "none", "one" (the first sample of every shard) or "all".
+    """
+    try:
+        index = ShardIndex.from_json(_index_text(folder), str(folder / INDEX_NAME))
+    except DataError as error:
+        report.problem(error)
+        return None
+    listed = {shard.name for shard in index.shards}
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in listed:
+            report.problem(f"{path.name} is not in the index: it would never be read")
+    for shard in tqdm(index.shards, unit=" shards", desc="verify"):
+        for problem in _shard_problems(folder / shard.name, shard, index.video, decode):
+            report.problem(problem)
+    return index
+
+
+def write_index(folder: Path, clip_frames: int, fps: float | None, lanes: int | None) -> ShardIndex:
+    """Index the tars of a folder, whoever made them.
+
+    Raises:
+        DataError: a tar is damaged or badly named, there is none, or no sample in any can be read.
+    """
+    paths = sorted(folder.glob("*.tar"))
+    for path in paths:
+        if not SHARD_NAME.fullmatch(path.name):
+            raise DataError(
+                f"shard name {path.name!r}: rename it to letters, digits, '.', '_', '-'"
+            )
+    with tqdm(paths, unit=" shards", desc="index") as bar:
+        shards = tuple(index_tar(path) for path in bar)
+    codec, (height, width) = _codec_and_size(folder, shards)
+    counts = [len(shard.samples) for shard in shards]
+    chosen = even_lanes(counts) if lanes is None else lanes
+    if not 1 <= chosen <= len(shards):
+        raise DataError(f"--lanes {chosen}: it must be within 1 and the {len(shards)} shards")
+    index = ShardIndex(VideoSpec(clip_frames, height, width, fps), codec, chosen, shards)
+    write_whole(folder / INDEX_NAME, index.to_json().encode())
+    return index
+
+
+def even_lanes(shard_samples: Sequence[int], wanted: int = DEFAULT_LANES) -> int:
+    """The largest divisor of `wanted` whose lanes hold the same number of samples within 10 %."""
+    divisors = [lanes for lanes in range(1, wanted + 1) if wanted % lanes == 0]
+    fitting = [lanes for lanes in divisors if lanes <= len(shard_samples)]
+    return max(lanes for lanes in fitting if unevenness(shard_samples, lanes) <= UNEVEN)
+
+
+def unevenness(shard_samples: Sequence[int], lanes: int) -> float:
+    """How much fewer samples the smallest lane has than the largest, as a share of the largest."""
+    sizes = lane_sizes(shard_samples, lanes)
+    return 1 - min(sizes) / max(1, *sizes)
+
+
+def _index_text(folder: Path) -> str:
+    path = folder / INDEX_NAME
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing: the build is unfinished (run it again), or the shards are from "
+            f"elsewhere (python -m data_prep.verify_shards {folder} --write-index)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
+def _shard_problems(
+    path: Path, shard: ShardEntry, video: VideoSpec, decode: str
+) -> Iterator[str | DataError]:
+    """What is wrong with one shard; the checks after a failed one would only repeat it."""
+    if not path.is_file():
+        yield f"{path.name} is missing"
+        return
+    size = path.stat().st_size
+    if size != shard.bytes:
+        yield f"{path.name} has {size} bytes, the index says {shard.bytes}"
+    try:
+        found, members = index_tar(path), read_members(path)
+    except DataError as error:
+        yield error
+        return
+    if size == shard.bytes and found.sha256 != shard.sha256:
+        yield f"{path.name} has other contents than when it was indexed: its sha256 differs"
+    listed = {sample.key: sample for sample in shard.samples}
+    for member in members:
+        if member.key_and_extension[0] not in listed:
+            yield f"{path.name} has a member that is no part of a sample: {member.name!r}"
+    there = {sample.key: sample for sample in found.samples}
+    for key, sample in listed.items():
+        if there.get(key) != sample:
+            yield f"{path.name}: sample {key!r} is not as the index says (frames, place or size)"
+    wanted = {"none": 0, "one": 1, "all": len(found.samples)}[decode]
+    for sample in found.samples[:wanted]:
+        yield from _sample_problems(path, sample, video)
+
+
+def _sample_problems(path: Path, sample: SampleEntry, video: VideoSpec) -> Iterator[str]:
+    try:
+        frames, _ = _decode(path, sample, sample.frames)
+    except UnreadableVideo as error:
+        yield f"{path.name}: sample {sample.key!r} does not decode: {error}"
+        return
+    if frames.shape[1:3] != (video.height, video.width):
+        size, wanted = "{} x {}".format(*frames.shape[1:3]), f"{video.height} x {video.width}"
+        yield f"{path.name}: sample {sample.key!r} is {size}, the index says {wanted}"
+
+
+def _decode(path: Path, sample: SampleEntry, frames: int) -> tuple[Frames, str]:
+    """The first frames of a sample, and the extension they are stored under."""
+    extension = next((ext for ext in VIDEO_EXTENSIONS if ext in sample.files), None)
+    if extension is None or not frames:
+        raise UnreadableVideo("no frames in it")
+    offset, size = sample.files[extension]
+    with open(path, "rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    if extension == "npy":
+        return decode_raw(data)[:frames], extension
+    return decode_frames(data, 0, frames), extension
+
+
+def _codec_and_size(
+    folder: Path, shards: Sequence[ShardEntry]
+) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Codec, height and width, from the first sample that can be read."""
+    for shard in shards:
+        for sample in shard.samples:
+            try:
+                frames, extension = _decode(folder / shard.name, sample, 1)
+            except UnreadableVideo:
+                continue
+            codec = {"name": "raw" if extension == "npy" else "h264"}
+            return codec, (frames.shape[1], frames.shape[2])
+    raise DataError(f"no .tar in {folder} holds a readable sample: KEY.mp4 or KEY.npy")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m data_prep.verify_shards",
+        description="Check shards against their index.json: sizes, sums, members, frames; decode "
+        "samples. Prints a line for each problem; exit code 0: none, 1: some, 2: wrong usage.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder of shards")
+    parser.add_argument(
+        "--decode",
+        choices=("none", "one", "all"),
+        default="one",
+        help="decode no sample, one of every shard, or all (default %(default)s)",
+    )
+    parser.add_argument(
+        "--write-index",
+        action="store_true",
+        help="first make index.json anew from the tars themselves, for shards from elsewhere",
+    )
+    new = parser.add_argument_group("with --write-index")
+    new.add_argument(
+        "--clip-frames", type=int, default=128, help="frames of a training clip (default 128)"
+    )
+    new.add_argument("--fps", type=float, help="to record; by default as in the sources")
+    new.add_argument(
+        "--lanes",
+        type=int,
+        help="streams the data is dealt to; ranks must divide it (default: the largest divisor of "
+        "96 whose lanes are even within 10 %%)",
+    )
+    return parser
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    asked = _parser().parse_args(arguments)
+    folder = Path(asked.folder)
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: check the path")
+    if asked.clip_frames < 1:
+        raise DataError(f"--clip-frames {asked.clip_frames}: it must be at least 1")
+    if asked.write_index:
+        write_index(folder, asked.clip_frames, asked.fps, asked.lanes)
+    report = Report()
+    index = verify(folder, asked.decode, report)
+    if index is not None:
+        _tell(folder, index, report)
+    return 1 if report.problems else 0
+
+
+def _tell(folder: Path, index: ShardIndex, report: Report) -> None:
+    counts = [len(shard.samples) for shard in index.shards]
+    uneven = unevenness(counts, index.lanes)
+    if uneven > UNEVEN:
+        print(
+            f"warning: lanes differ by {uneven:.0%} in their number of samples, so some are seen "
+            f"more often than others: --write-index --lanes {even_lanes(counts)} would be even"
+        )
+    frames = sum(sample.frames for shard in index.shards for sample in shard.samples)
+    verdict = f"{report.problems} problems" if report.problems else "all as indexed"
+    print(
+        f"{folder}: {len(counts)} shards, {index.samples} samples, {frames} frames, "
+        f"{index.lanes} lanes: {verdict}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
