@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from data_prep.work import VideoRecord, WorkFolder
 
 FAILURES_NAME = "failures.jsonl"
 BUILD_NAME = "build.json"  # the settings, to tell other ones apart; at the end also the summary
+# What a killed build may leave beside its finished files; see coordtok.data.files.
+_HALF_WRITTEN = re.compile(r"(.+-\d{6}\.tar|build\.json|failures\.jsonl|index\.json)\.\d+\.part")
 _BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
@@ -105,16 +108,19 @@ def _finished(options: BuildOptions) -> Summary | None:
     output = Path(options.output)
     if Path(options.input).resolve() == output.resolve():
         raise ConfigError(f"--output {output} is the input: choose another folder")
+    for path in output.iterdir():
+        if _HALF_WRITTEN.fullmatch(path.name):
+            path.unlink()
     try:
         before = json.loads((output / BUILD_NAME).read_bytes())
+        _compare(before["settings"], _settings(options), output)
+        return Summary(**before["summary"]) if (output / INDEX_NAME).exists() else None
     except FileNotFoundError:
         if any(output.iterdir()):
             raise DataError(f"{output} is not empty and not a build: choose another") from None
         return None
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         raise DataError(f"{output / BUILD_NAME} is damaged: choose another folder") from None
-    _compare(before["settings"], _settings(options), output)
-    return Summary(**before["summary"]) if (output / INDEX_NAME).exists() else None
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], output: Path) -> None:

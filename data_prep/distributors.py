@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -124,18 +124,25 @@ def _hand_out(worker: _Worker, work: Work, waiting: list[Any]) -> None:
 
 
 def _start_worker() -> _Worker:
-    """A fresh interpreter: forking would copy locks of threads that do not come along."""
+    """A fresh interpreter: forking would copy locks of threads that do not come along.
+
+    Ctrl-C is the parent's to handle: a worker starts, and stays, with that signal blocked.
+    """
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     return _Worker(process, ours)
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker's life: Ctrl-C is the parent's to handle, and without a parent there is none."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker's life, which ends with its parent's."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def report(amount: int) -> None:
@@ -176,7 +183,9 @@ class RayCluster:
         self._address = address or os.environ.get("RAY_ADDRESS")
 
     def __enter__(self) -> "RayCluster":
-        own = {} if self._address else {"num_cpus": self._wanted, "include_dashboard": False}
+        own: dict[str, Any] = (
+            {} if self._address else {"num_cpus": self._wanted, "include_dashboard": False}
+        )
         try:
             self._ray.init(address=self._address, log_to_driver=False, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -119,6 +119,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path, options, some_videos):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(DataError, match="not empty"):
         build(options(some_videos, tmp_path), LOCAL)
+    (tmp_path / "build.json").write_text("{}")
+    with pytest.raises(DataError, match="damaged"):
+        build(options(some_videos, tmp_path), LOCAL)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot use"):
         build(options(some_videos, tmp_path / "file"), LOCAL)

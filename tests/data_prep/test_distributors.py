@@ -34,6 +34,7 @@ def work(tmp_path, monkeypatch):
     """Functions that other processes can import."""
     (tmp_path / "work_for_tests.py").write_text(WORK)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delitem(sys.modules, "work_for_tests", raising=False)
     return importlib.import_module("work_for_tests")
 
