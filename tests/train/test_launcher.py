@@ -1,0 +1,103 @@
+"""Runs under the real `deepspeed` launcher, and without a compiler."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.train.conftest import FP32, ROOT, Run, free_port
+from tests.train.test_resume import wait_for_step
+
+NewRun = Callable[..., Run]
+BIN = Path(sys.executable).parent
+ENDLESS = "train.steps=100000"
+
+
+def launch(run: Run, *arguments: str) -> subprocess.Popen[str]:
+    """Two ranks under `deepspeed`, in a process group of their own."""
+    command = [str(BIN / "deepspeed"), "--num_gpus", "2", "--master_port", str(free_port())]
+    command += ["scripts/train.py", "--deepspeed", str(FP32), "--config", str(run.config)]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Node launcher, ranks and loader workers under the `deepspeed` command, parents first."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def all_end(processes: list[psutil.Process], seconds: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ranks_end_with_their_launcher_and_the_run_goes_on(new_run: NewRun, number: int) -> None:
+    run = new_run(data={"workers": 1}, train={"save_every": 2})
+    launched = launch(run, ENDLESS)
+    wait_for_step(run, 5)
+    family = tree(launched)
+    assert len(family) >= 5  # the node's launcher, two ranks, their workers
+    launched.send_signal(number)
+    assert all_end(family, seconds=30)
+    last = max(run.losses())
+    again = launch(run, f"train.steps={last + 2}")
+    output = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, output
+    assert list(run.losses()) == list(range(1, last + 3))
+
+
+def test_sigterm_to_the_launcher_of_a_node_saves(new_run: NewRun) -> None:
+    run = new_run()
+    launched = launch(run, ENDLESS)
+    wait_for_step(run, 3)
+    node_launcher, *ranks = tree(launched)
+    node_launcher.send_signal(signal.SIGTERM)
+    output = launched.communicate(timeout=120)[0]
+    assert all_end(ranks, seconds=30)
+    step = max(run.losses())
+    assert f"asked to stop: saved step {step}" in output
+    assert (run.folder / f"checkpoints/step_{step:08d}/manifest.json").exists()
+
+
+def test_two_runs_cannot_share_a_folder(new_run: NewRun) -> None:
+    run = new_run()
+    first = run.start(ENDLESS)
+    wait_for_step(run, 1)
+    output = run(code=2)
+    assert f"{run.folder} is in use by process {first.processes[0].pid}" in output
+    assert "Traceback" not in output
+    first.signal(signal.SIGTERM)
+    assert first.wait() == [0]
+
+
+def test_no_compiler_is_needed(new_run: NewRun) -> None:
+    run = new_run()
+    for json in ("zero3.json", "zero3_offload.json"):
+        started = run.start(
+            "--resume", "auto", f"run_dir={run.folder}/{json}", json=f"ds_configs/{json}",
+            PATH=str(BIN), CC="/none", CXX="/none",
+        )  # fmt: skip
+        assert started.wait() == [0], started.output
+        assert "Traceback" not in started.output
+
+
+def test_a_wandb_run_without_a_login_is_offline_and_never_waits(new_run: NewRun) -> None:
+    pytest.importorskip("wandb")
+    run = new_run(wandb={"mode": "online"})
+    started = run.start(WANDB_API_KEY="", NETRC="/none", HOME=str(run.folder.parent))
+    assert started.wait() == [0], started.output
+    assert "no wandb login; wandb runs offline" in started.output
+    assert list((run.folder / "wandb").glob("offline-run-*"))
+    assert len(run.losses()) == 6
