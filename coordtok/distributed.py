@@ -7,8 +7,9 @@ identity, so that a script under plain `python` is the same code.
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -119,18 +120,21 @@ def raise_together(error: UserError | None) -> None:
     """Raise on every rank the error of the first rank that has one, so that none waits for it."""
     for found in gather(error):
         if found is not None:
+            found.shared = True
             raise found
 
 
-def run_on_main(action: Any) -> Any:
-    """The result of `action()` on rank 0; a `UserError` there is raised on every rank."""
+def together(action: Callable[[], T]) -> T:
+    """This rank's `action()`, unless a `UserError` on any rank is raised on all of them."""
     result, error = None, None
-    if is_main():
-        try:
-            result = action()
-        except UserError as caught:
-            error = caught
-    error = broadcast(error)
-    if error is not None:
-        raise error
-    return broadcast(result)
+    try:
+        result = action()
+    except UserError as caught:
+        error = caught
+    raise_together(error)
+    return cast(T, result)
+
+
+def run_on_main(action: Callable[[], T]) -> T:
+    """The result of `action()` on rank 0, for every rank; so with a `UserError` of it."""
+    return broadcast(together(lambda: cast(T, action() if is_main() else None)))

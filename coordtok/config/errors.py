@@ -5,6 +5,7 @@ A `UserError` carries one line: the value, the rule it breaks and the fix. Every
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -15,9 +16,14 @@ P = ParamSpec("P")
 class UserError(Exception):
     """Something the user can put right; its message is one line naming value, rule and fix."""
 
+    shared = False
+    """Whether every rank of a run raises it, so that only rank 0 need print it."""
+
 
 class ConfigError(UserError):
-    """A configuration that cannot be run."""
+    """A configuration that cannot be run: all ranks read the same one."""
+
+    shared = True
 
 
 class DataError(UserError):
@@ -41,7 +47,8 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
         try:
             return main(*args, **kwargs) or 0
         except UserError as error:
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            if not error.shared or os.environ.get("RANK", "0") == "0":
+                print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
             return 2
 
     return wrapped

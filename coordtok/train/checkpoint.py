@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from coordtok import distributed
@@ -112,7 +113,7 @@ class _Writer(TorchCheckpointEngine):
 
     def save(self, state_dict: Any, path: str) -> None:
         try:
-            super().save(state_dict, path)
+            torch.save(state_dict, path)
         except (OSError, RuntimeError) as error:
             self.error = self.error or error
 
@@ -189,9 +190,12 @@ def _raise_together(error: Exception | None, target: Path) -> None:
         return
     if distributed.is_main():
         shutil.rmtree(target, ignore_errors=True)
-    raise CheckpointError(
-        f"could not write {target}: {found}; earlier checkpoints are intact, free some space"
+    error = CheckpointError(
+        f"could not write {target}: {found}; earlier checkpoints are intact: make room, then start "
+        "again"
     )
+    error.shared = True
+    raise error
 
 
 def _prune(folder: Path, newest: Path, keep_last: int) -> None:

@@ -148,7 +148,7 @@ def build_engine(
     """
     _prepare_deepspeed()
     torch.manual_seed(run.seed)
-    # The precision comes from the config: on a CPU, Init's own `dtype` argument gives bf16 for fp32.
+    # Init takes the precision from the config: on a CPU, its `dtype` argument makes bf16 of fp32.
     with deepspeed.zero.Init(config_dict_or_path=sharding.config, enabled=sharding.stage == 3):
         model = build_model()
     optimizer = torch.optim.AdamW(

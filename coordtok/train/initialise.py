@@ -34,6 +34,7 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
     return get_fp32_state_dict_from_zero_checkpoint(str(folder.parent), tag=folder.name)
 
 
+@torch.no_grad()
 def initialise_from(engine: Any, path: str) -> None:
     """Replace the weights of a fresh engine by those at `path`; all ranks call it together."""
     parameters = dict(engine.module.named_parameters())

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from coordtok import distributed
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
-from coordtok.train.run_folder import RunFolder
+from coordtok.train.run_folder import RunFolder, append_whole
 
 
 class Monitor:
@@ -27,7 +27,7 @@ class Monitor:
         self._folder = folder
         if not self._active:
             return
-        self._metrics = folder.metrics.open("a", encoding="utf-8")
+        self._unwritten = ""
         self._bar = tqdm(
             total=run.train.steps,
             initial=first_step,
@@ -44,11 +44,15 @@ class Monitor:
             self._bar.update()
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl; a full disk delays it, and does not end the run."""
         if not self._active:
             return
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
-        self._metrics.flush()
+        self._unwritten += json.dumps({"step": step, **values}) + "\n"
+        try:
+            append_whole(self._folder.metrics, self._unwritten)
+            self._unwritten = ""
+        except OSError as error:
+            self.warn(f"{self._folder.metrics} cannot be written yet: {error.strerror}")
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
@@ -66,7 +70,11 @@ class Monitor:
         if not self._active or not rows:
             return
         path = self._folder.samples / f"step_{step:08d}.png"
-        write_picture(path, rows)
+        try:
+            write_picture(path, rows)
+        except OSError as error:
+            self.warn(f"{path} cannot be written: {error.strerror}")
+            return
         if self._wandb is not None:
             import wandb
 
@@ -75,7 +83,6 @@ class Monitor:
     def close(self) -> None:
         if self._active:
             self._bar.close()
-            self._metrics.close()
             if self._wandb is not None:
                 self._wandb.finish()
 
@@ -84,8 +91,11 @@ def write_picture(path: Path, rows: list[np.ndarray]) -> None:
     """A PNG with one line of frames for each row (F, H, W, 3) uint8, atomically."""
     lines = [np.concatenate(list(row_FHW3), axis=1) for row_FHW3 in rows]
     part = path.with_suffix(".part")
-    Image.fromarray(np.concatenate(lines, axis=0)).save(part, format="PNG")
-    os.replace(part, path)
+    try:
+        Image.fromarray(np.concatenate(lines, axis=0)).save(part, format="PNG")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _start_wandb(run: RunConfig, folder: RunFolder) -> Any:

@@ -69,26 +69,18 @@ def _assemble(
     stop: StopRequest,
 ) -> Trainer:
     task = TokenizerTask(run, distributed.device())
-    sources = [
-        open_shards(source.path, source.weight, run.data.io_retries) for source in run.data.shards
-    ]
+    sources = distributed.together(
+        lambda: [
+            open_shards(source.path, source.weight, run.data.io_retries)
+            for source in run.data.shards
+        ]
+    )
     data = _describe(run, sources)
     if state is not None:
         check_same_run(state, run, data, allow_grown_data)
     progress = _progress(state, sources, data)
-    loader = TrainLoader(
-        sources,
-        task.reader(),
-        seed=run.seed,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        micro_batch=rank_batch(run, distributed.world_size()),
-        workers=run.data.workers,
-        prefetch=run.data.prefetch,
-        shuffle_block=run.data.shuffle_block,
-        state=progress.loader,
-    )
-    val_loader = _val_loader(run, task)
+    loader = distributed.together(lambda: _train_loader(run, task, sources, progress.loader))
+    val_loader = distributed.together(lambda: _val_loader(run, task))
     engine, ema = _engine(run, sharding, task, checkpoint, state)
     if distributed.is_main():
         folder.truncate_metrics(progress.step)
@@ -122,6 +114,24 @@ def _progress(
     if data_changed(state, data):
         loader = loader.at_next_epoch(start)
     return Progress(state.step, state.seconds, state.skipped, loader)
+
+
+def _train_loader(
+    run: RunConfig, task: TokenizerTask, sources: list[OpenedShards], state: LoaderState
+) -> TrainLoader:
+    return TrainLoader(
+        sources,
+        task.reader(),
+        seed=run.seed,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        micro_batch=rank_batch(run, distributed.world_size()),
+        workers=run.data.workers,
+        prefetch=run.data.prefetch,
+        shuffle_block=run.data.shuffle_block,
+        state=state,
+        pin_memory=distributed.device().type == "cuda",
+    )
 
 
 def _val_loader(run: RunConfig, task: TokenizerTask) -> EvalLoader | None:

@@ -125,13 +125,19 @@ class Run:
     folder: Path
 
     def start(
-        self, *arguments: str, ranks: int = 1, json: str | Path = FP32, **environment: str
+        self,
+        *arguments: str,
+        ranks: int = 1,
+        json: str | Path = FP32,
+        python: Sequence[str] = (),
+        **environment: str,
     ) -> Ranks:
+        """Start `ranks` processes; `python` are arguments of the interpreter itself."""
         base = {
             **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks), **environment,
         }  # fmt: skip
-        command = [sys.executable, "scripts/train.py", "--deepspeed", str(json)]
+        command = [sys.executable, *python, "scripts/train.py", "--deepspeed", str(json)]
         command += ["--config", str(self.config), *arguments]
         return Ranks(
             [

@@ -1,0 +1,161 @@
+"""What a user can get wrong: one line, no traceback, nothing half-written, no hang."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.train.conftest import FRAMES, ROOT, SIZE, Run, add_member, as_npy, write_shards
+
+NewRun = Callable[..., Run]
+
+
+def error_of(output: str) -> str:
+    assert "Traceback" not in output, output
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.stepz=1"], "unknown key train.stepz; did you mean train.steps"),
+        (["model.dim=wide"], "model.dim is 'wide'; it must be of type int"),
+        (["model.height=36"], "the video is 36 along y, which model.video_patch 8 does not divide"),
+        (["train.points=9999"], "train.points is 9999, but a clip has 128 patches"),
+        (["train.micro_batch=3"], "is not divisible by 1 ranks x train.micro_batch 3"),
+        (["model.height=64"], "holds frames of 32 x 32"),
+        (["data.shards=/nowhere"], "/nowhere"),
+        (["--resume", "/nowhere"], "--resume /nowhere: no such folder"),
+        (["train.init_from=/nowhere"], "/nowhere holds no weights"),
+    ],
+)
+def test_a_mistake_is_one_line(new_run: NewRun, arguments: list[str], message: str) -> None:
+    run = new_run()
+    assert message in error_of(run(*arguments, code=2))
+    assert run.losses() == {} if (run.folder / "metrics.jsonl").exists() else True
+    assert not list((run.folder / "checkpoints").glob("*"))
+
+
+def test_ranks_that_do_not_divide_the_lanes(new_run: NewRun, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "three", samples=6, lanes=3)
+    run = new_run(data={"shards": shards})
+    started = run.start(ranks=2)
+    assert started.wait() == [2, 2], started.output
+    assert "2 ranks cannot share the data's 3 lanes" in error_of(started.output)
+
+
+def test_an_unreadable_sample_is_skipped_counted_and_named(new_run: NewRun, tmp_path: Path) -> None:
+    shards = Path(write_shards(tmp_path / "shards", samples=8, lanes=2))
+    tar_path = shards / "part-000000.tar"
+    data = bytearray(tar_path.read_bytes())
+    with tarfile.open(tar_path) as tar:
+        victim = tar.getmember("clip002.npy")
+    data[victim.offset_data] ^= 0xFF  # the magic of the .npy
+    tar_path.write_bytes(data)
+    run = new_run(data={"shards": str(shards), "workers": 1})
+    output = run("train.steps=4")
+    assert "skipped unreadable sample" in output
+    assert "clip002" in output
+    assert run.lines("loss")[-1]["skipped"] >= 1
+
+
+def test_a_lane_with_nothing_readable_ends_all_ranks(new_run: NewRun, tmp_path: Path) -> None:
+    shards = Path(write_shards(tmp_path / "shards", samples=8, lanes=2))
+    tar_path = shards / "part-000001.tar"
+    data = bytearray(tar_path.read_bytes())
+    with tarfile.open(tar_path) as tar:
+        for member in tar.getmembers():
+            data[member.offset_data] ^= 0xFF
+    tar_path.write_bytes(data)
+    run = new_run(data={"shards": str(shards), "workers": 1})
+    started = run.start(ranks=2)
+    assert started.wait() == [2, 2], started.output
+    assert "lane 1" in error_of(started.output)
+
+
+def test_clips_shorter_than_the_window_train(new_run: NewRun, tmp_path: Path) -> None:
+    from coordtok.data.index import ShardIndex, VideoSpec
+    from coordtok.data.tars import index_tar
+
+    folder = tmp_path / "short"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for number, frames in enumerate([1, 2, 5, FRAMES]):
+            video = rng.integers(0, 256, (frames, SIZE, SIZE, 3), dtype=np.uint8)
+            add_member(tar, f"clip{number}.npy", as_npy(video))
+    spec = VideoSpec(frames=FRAMES, height=SIZE, width=SIZE, fps=None)
+    shards = (index_tar(folder / "a.tar"),)
+    index = ShardIndex(video=spec, codec={"name": "raw"}, lanes=1, shards=shards)
+    (folder / "index.json").write_text(index.to_json())
+    run = new_run(data={"shards": str(folder), "val_shards": str(folder)})
+    run("train.steps=3", "train.points=20")
+    assert all(np.isfinite(loss) for loss in run.losses().values())
+    assert run.lines("val_psnr")[-1]["val_clips"] == 4
+
+
+def test_a_loss_that_is_not_finite_names_the_clips(new_run: NewRun) -> None:
+    run = new_run()
+    output = run("optim.lr=1e30", "optim.grad_clip=0", "train.steps=50", code=2)
+    line = error_of(output)
+    assert "not finite at step" in line
+    assert "clip0" in line or "gradient" in line
+
+
+DISK = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_full_disk_leaves_the_previous_checkpoint(new_run: NewRun, ranks: int) -> None:
+    run = new_run()
+    run("train.steps=2", ranks=ranks)
+    losses = run.losses()
+    limited = run.start("train.steps=4", ranks=ranks, python=["-c", DISK, "60000"])
+    codes = limited.wait()
+    assert codes == [2] * ranks, limited.output
+    assert "could not write" in error_of(limited.output)
+    checkpoints = run.folder / "checkpoints"
+    assert [path.name for path in checkpoints.glob("step_*")] == ["step_00000002"]
+    assert (checkpoints / "latest").read_text().strip() == "step_00000002"
+    run("train.steps=4", ranks=ranks)
+    assert {step: run.losses()[step] for step in losses} == losses
+    assert len(run.losses()) == 4
+
+
+def test_an_installed_but_unusable_flash_attn_is_named_once(
+    new_run: NewRun, tmp_path: Path
+) -> None:
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "flash_attn.py").write_text("raise ImportError('undefined symbol: x')")
+    run = new_run()
+    started = run.start("train.steps=2", PYTHONPATH=str(tmp_path / "fake"))
+    assert started.wait() == [0], started.output
+    assert started.output.count("undefined symbol") <= 1
+
+
+def test_weights_start_a_run_from_a_checkpoint_or_a_run(new_run: NewRun) -> None:
+    """ZeRO stage and number of ranks may differ: only the weights count."""
+    first = new_run("first")
+    first("train.steps=3", ranks=2)
+    psnr = first.lines("val_psnr")[-1]["val_psnr"]
+    for name in ("zero1", "zero3"):
+        second = new_run(f"second-{name}", optim={"lr": 1e-12})
+        path = ROOT / f"ds_configs/{name}.json"
+        text = json.loads(path.read_text())
+        text["bf16"]["enabled"] = False
+        json_path = second.config.with_suffix(".json")
+        json_path.write_text(json.dumps(text))
+        second("train.steps=1", f"train.init_from={first.folder}", json=json_path)
+        assert second.lines("val_psnr")[-1]["val_psnr"] == pytest.approx(psnr, rel=1e-5)
+    wrong = new_run("wrong", model={"dim": 32})
+    assert "of another model" in error_of(wrong(f"train.init_from={first.folder}", code=2))
