@@ -58,6 +58,8 @@ class TokenizerModelConfig:
     video_layers: int = 8
     plane_layers: int = 24
     decoder_layers: int = 24
+    legacy_padding: bool = False
+    """Encode short clips as the authors' release does: only for its weights (models.legacy)."""
 
     def __post_init__(self) -> None:
         for name in ("video_patch", "plane_size", "plane_patch", "decoder_patch"):

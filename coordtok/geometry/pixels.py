@@ -21,7 +21,11 @@ def real_frames(num_frames_B: torch.Tensor, frames: int) -> torch.Tensor:
     return torch.arange(frames, device=num_frames_B.device) < num_frames_B[:, None]
 
 
-def overwrite_padding(video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor) -> torch.Tensor:
-    """A copy with black frames in place of padded ones, whatever they held; uint8 or float."""
-    black = 0 if video_BTHW3.dtype == torch.uint8 else -1.0
-    return video_BTHW3.masked_fill(~is_real_BT[:, :, None, None, None], black)
+def overwrite_padding(
+    video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor, value: float | None = None
+) -> torch.Tensor:
+    """A copy with `value`, or else black, in all padded frames, whatever they held; uint8 or
+    float."""
+    if value is None:
+        value = 0 if video_BTHW3.dtype == torch.uint8 else -1.0
+    return video_BTHW3.masked_fill(~is_real_BT[:, :, None, None, None], value)

@@ -16,6 +16,7 @@ from coordtok.geometry.patches import patchify
 from coordtok.geometry.pixels import from_uint8
 from coordtok.geometry.triplane import PLANE_AXES, Triplane
 from coordtok.models.layers import CROSS_SELF_EPS, VIT_EPS, BlockStack, CrossSelfBlock, ViTBlock
+from coordtok.models.legacy import legacy_memory_bias
 
 Size2 = tuple[int, int]
 
@@ -140,6 +141,7 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
         self.grid = PatchGrid(config.video_size, config.video_patch)
+        self.legacy_padding = config.legacy_padding
         self.video = VideoViT(config)
         self.planes = PlaneTransformer(config)
 
@@ -148,7 +150,12 @@ class Encoder(nn.Module):
     ) -> Triplane:
         """`video` is uint8, or float in [-1, 1], with padding already overwritten; `is_real_BT`
         marks the frames that are not padding. A tubelet with any real frame is attended to."""
-        mask_BL = None if is_real_BT is None else self._tubelet_mask(is_real_BT)
+        if is_real_BT is None:
+            return self.planes(self.video(video_BTHW3))
+        if self.legacy_padding:
+            bias_BL = legacy_memory_bias(is_real_BT, self.grid.shape[0], self.grid.per_slab)
+            return self.planes(self.video(video_BTHW3), bias_BL)
+        mask_BL = self._tubelet_mask(is_real_BT)
         return self.planes(self.video(video_BTHW3, mask_BL), mask_BL)
 
     def _tubelet_mask(self, is_real_BT: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ from coordtok.models.checks import (
 from coordtok.models.decoder import Decoder
 from coordtok.models.encoder import Encoder
 from coordtok.models.layers import BlockStack
+from coordtok.models.legacy import legacy_overwrite_padding
 
 
 class CoordTok(nn.Module):
@@ -91,7 +92,8 @@ class CoordTok(nn.Module):
         if num_frames_B is None:
             return self.encoder(video)
         is_real_BT = real_frames(num_frames_B.to(video.device), self.config.frames)
-        return self.encoder(overwrite_padding(video, is_real_BT), is_real_BT)
+        overwrite = legacy_overwrite_padding if self.config.legacy_padding else overwrite_padding
+        return self.encoder(overwrite(video, is_real_BT), is_real_BT)
 
     def decode_at(self, planes: Triplane, index_BN3: torch.Tensor) -> torch.Tensor:
         """Pixels (B, N, pt, ph, pw, 3) of the patches with indices (t, y, x), float32."""

@@ -34,7 +34,10 @@ def attention(
     v_BLHD: torch.Tensor,
     key_mask_BL: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """softmax(q k^T / sqrt(D)) v, (B, L, H, D); keys where `key_mask_BL` is False are not seen."""
+    """softmax(q k^T / sqrt(D)) v, (B, L, H, D); keys where `key_mask_BL` is False are not seen.
+
+    A float `key_mask_BL` is not a mask: it is added to the logits (`models.legacy` wants that).
+    """
     if can_use_flash(q_BLHD, key_mask_BL):
         deterministic = torch.are_deterministic_algorithms_enabled()
         kernel = _flash_kernel(q_BLHD.device, q_BLHD.dtype, q_BLHD.shape[-1], deterministic)
@@ -63,6 +66,8 @@ def sdpa(
 ) -> torch.Tensor:
     """torch's attention; the layout it wants (heads before tokens) is only a view."""
     mask = None if key_mask_BL is None else key_mask_BL[:, None, None, :]
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(q_BLHD.dtype)
     q, k, v = (tensor.transpose(1, 2) for tensor in (q_BLHD, k_BLHD, v_BLHD))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from coordtok import distributed
 from coordtok.config.errors import CheckpointError
-from coordtok.config.load import to_dict
+from coordtok.config.load import build, to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.train.checkpoint import (
     MANIFEST,
@@ -78,9 +78,10 @@ def check_same_run(
     state: TrainState, run: RunConfig, data: list[dict[str, Any]], allow_grown_data: bool
 ) -> None:
     """Raise a `CheckpointError` that names how the checkpoint's model, seed or data differ."""
+    then = to_dict(build(RunConfig, state.config))  # fields it did not know have their defaults
     now = to_dict(run)
     for key in ("model", "seed"):
-        for name, then_value, now_value in _differences(state.config.get(key), now[key], key):
+        for name, then_value, now_value in _differences(then[key], now[key], key):
             raise CheckpointError(
                 f"{name} is {now_value}, but the checkpoint was trained with {then_value}; "
                 "set it back, or start a new run_dir (train.init_from takes weights alone)"

@@ -171,3 +171,13 @@ def test_half_precision_on_the_gpu_matches_the_reference(masked) -> None:
     mask = mask if masked else None
     expected = naive(q.float(), k.float(), v.float(), mask)
     torch.testing.assert_close(attention(q, k, v, mask).float(), expected, atol=2e-2, rtol=2e-2)
+
+
+def test_a_float_in_place_of_the_mask_is_added_to_the_logits() -> None:
+    q, k, v = torch.randn(3, 2, 5, 2, 8, generator=torch.Generator().manual_seed(0))
+    bias = torch.tensor([[0.0, 1, 1, 0, 0], [0, 0, 0, 0, -2]])
+    logits = torch.einsum("blhd,bmhd->bhlm", q, k) / 8**0.5 + bias[:, None, None]
+    expected = torch.einsum("bhlm,bmhd->blhd", logits.softmax(-1), v)
+    torch.testing.assert_close(attention(q, k, v, bias), expected, atol=1e-6, rtol=0)
+    low = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), bias)
+    assert (low.float() - expected).abs().max() < 0.05
