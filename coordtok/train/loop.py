@@ -71,11 +71,8 @@ class Trainer:
         """Train to the last step; False if a signal stopped the run before it."""
         last_step = self.run.train.steps
         clock = Clock(self.progress.seconds)
-        clips = self._fetch()
-        distributed.raise_together(self._data_error)
-        for step in range(self.progress.step + 1, last_step + 1):
-            result, clips = self._step(step, clips)
-            self.progress.step, self.progress.seconds = step, clock.total()
+        for step, result in self.steps():
+            self.progress.seconds = clock.total()
             self.monitor.step(result.loss, self.run.train.global_batch / clock.step())
             if self._due(step, self.run.train.log_every):
                 self._log(step, result, clock)
@@ -92,6 +89,15 @@ class Trainer:
                 self.monitor.say(f"asked to stop: saved step {step}; start again to go on")
                 return False
         return True
+
+    def steps(self) -> Iterator[tuple[int, StepResult]]:
+        """Updates up to the last, each made when it is asked for, and nothing else."""
+        clips = self._fetch()
+        distributed.raise_together(self._data_error)
+        for step in range(self.progress.step + 1, self.run.train.steps + 1):
+            result, clips = self._step(step, clips)
+            self.progress.step = step
+            yield step, result
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.run.train.steps

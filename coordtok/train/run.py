@@ -49,7 +49,7 @@ def train(
                 f"train.steps={2 * state.step} would go on"
             )
             return
-        trainer = _assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
+        trainer = assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
         stack.callback(trainer.monitor.close)
         trainer.fit()
 
@@ -59,7 +59,7 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _assemble(
+def assemble(
     run: RunConfig,
     sharding: Sharding,
     folder: RunFolder,
@@ -68,6 +68,7 @@ def _assemble(
     allow_grown_data: bool,
     stop: StopRequest,
 ) -> Trainer:
+    """Every part of a run, at the state of `checkpoint` or at the beginning."""
     task = TokenizerTask(run, distributed.device())
     sources = distributed.together(
         lambda: [
