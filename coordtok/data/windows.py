@@ -56,7 +56,7 @@ class VideoWindows:
         if stored == 0:
             raise UnreadableSample("it has no frames")
         count = min(self.frames, stored)
-        start = int(rng.integers(stored - count + 1))
+        start = draw_start(rng, stored, count)
         label = _label(sample)
         try:
             video = self._read_frames(sample, start, count)
@@ -101,6 +101,11 @@ class VideoWindows:
             raise UnreadableSample(
                 f"its frames are {stored[0]} x {stored[1]}, not {self.height} x {self.width}"
             )
+
+
+def draw_start(rng: np.random.Generator, stored: int, count: int) -> int:
+    """Where a window of `count` frames begins in a sample of `stored` ones."""
+    return int(rng.integers(stored - count + 1))
 
 
 def _label(sample: StoredSample) -> int:
