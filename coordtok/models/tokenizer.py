@@ -8,6 +8,7 @@ Shapes: B batch, T frames, H rows, W columns, F chosen frames, G passes, N patch
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -42,6 +43,23 @@ class CoordTok(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "CoordTok":
+        """The tokenizer of an export (scripts/export.py, scripts/import_official.py), in eval mode.
+
+        device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
+        """
+        from coordtok.pretrained.load import load_model  # on demand: models stand without exports
+
+        model, card = load_model(cls, "coordtok", folder, device, dtype)
+        model.points_per_pass = card.settings.points_per_pass
+        return model
 
     @property
     def device(self) -> torch.device:
