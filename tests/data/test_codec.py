@@ -4,6 +4,7 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -59,6 +60,22 @@ def test_pixels_come_back_close(pixel_format, floor):
     video = moving_picture()
     decoded = decode_frames(encode(video, pixel_format=pixel_format), 0, len(video))
     assert psnr(decoded, video) > floor
+
+
+@pytest.mark.parametrize("height", [16, 34, 48])
+def test_pixels_are_rounded_exactly_wherever_they_are(height):
+    video = moving_picture(height=height)
+    data = encode(video)
+    with av.open(io.BytesIO(data)) as container:
+        planes = np.stack([frame.to_ndarray() for frame in container.decode(video=0)], 1)
+    y, u, v = planes.astype(float) - np.reshape([16, 128, 128], (3, 1, 1, 1))
+    luma, u, v = y * 255 / 219, u * 255 / 224, v * 255 / 224
+    # BT.709, ITU-R recommendation, item 3: limited range
+    rgb = np.stack([luma + 1.5748 * v, luma - 0.187324 * u - 0.468124 * v, luma + 1.8556 * u], -1)
+    decoded = decode_frames(data, 0, len(video))
+    error = decoded - rgb.clip(0, 255)
+    assert np.abs(error).max() < 0.6
+    assert abs(error.mean()) < 0.02
 
 
 def test_plain_colours_come_back():
