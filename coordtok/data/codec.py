@@ -7,12 +7,9 @@ limited range, tagged as such. `raw`: a plain .npy of uint8 (T, H, W, 3).
 
 Decoding a window is the loader's hot path. The packets are demuxed once, which gives the time of
 every frame without trusting the container's frame count, and decoding starts at the key frame at or
-before the window, so that a window is bit for bit the same frames of a full decode. Decoded planes
-are stacked into tall pictures and converted many frames at a time: 4:4:4 has no chroma to scale, so
-nothing leaks from one frame to the next, and a call's overhead is paid once for all of them. The
-last step to RGB goes through ffmpeg's `scale` filter, because only there dither can be turned off:
-then a pixel does not depend on its place, and swscale's new kernels (from FFmpeg 8 on, still called
-unstable) round exactly and take a third of the time.
+before the window, so that a window is bit for bit the same frames of a full decode. Frames become
+RGB in ffmpeg's `scale` filter, because only there dither can be turned off: then swscale's new
+kernels (from FFmpeg 8 on, still called unstable) round exactly, in a third of the time of the old.
 """
 
 import io
@@ -36,12 +33,10 @@ PIXEL_FORMATS = ("yuv420p", "yuv444p")
 # give the same numbers.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 _SHRINK_CHROMA = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | _EXACT
-_GROW_CHROMA = Interpolation.BILINEAR | _EXACT
-_TO_RGB = "sws_dither=none:threads=1:flags=full_chroma_int+accurate_rnd+bitexact"
+_TO_RGB = "sws_dither=none:threads=1:flags=bilinear+full_chroma_int+accurate_rnd+bitexact"
 if av.library_versions["libswscale"][0] >= 9:
     _TO_RGB += "+unstable"
 _MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
-_FRAMES_PER_CONVERSION = 16  # about 1 MB at 128 x 128: stays in the cache
 _LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
 
 
@@ -200,64 +195,40 @@ def _in_range(
 
 def _to_rgb(decoded: Iterator[av.VideoFrame], count: int) -> Frames:
     """Decoded frames as (count, H, W, 3) RGB, or fewer where fewer came."""
-    to_444 = VideoReformatter()
-    packers: dict[int, _Packer] = {}
     frames = np.empty((0, 0, 0, 3), np.uint8)
-    done = 0
-    while block := list(islice(decoded, min(_FRAMES_PER_CONVERSION, count - done))):
-        height, width = block[0].height, block[0].width
-        if not done:
-            frames = np.empty((count, height, width, 3), np.uint8)
-        tall = _stack(block, to_444)
-        if tall.height not in packers:
-            packers[tall.height] = _Packer(tall)
-        rows = packers[tall.height](tall).reshape(len(block), height, -1)
-        pixels = rows[:, :, : width * 3].reshape(len(block), height, width, 3)
-        frames[done : done + len(block)] = pixels
-        done += len(block)
-    return frames[:done]
+    converter: _Converter | None = None
+    number = 0
+    for number, picture in enumerate(decoded, 1):
+        if converter is None:
+            converter = _Converter(picture)
+            frames = np.empty((count, picture.height, picture.width, 3), np.uint8)
+        frames[number - 1] = converter(picture)
+    return frames[:number]
 
 
-class _Packer:
-    """Turns 4:4:4 pictures of one size into rows of packed RGB."""
+class _Converter:
+    """Turns pictures like `first` into RGB, one after the other."""
 
-    def __init__(self, picture: av.VideoFrame) -> None:
+    def __init__(self, first: av.VideoFrame) -> None:
+        self._form = first.height, first.width, first.format.name
         self._graph = Graph()
         self._source = self._graph.add_buffer(
-            width=picture.width,
-            height=picture.height,
-            format=picture.format,
-            time_base=Fraction(1, 1),
+            width=first.width, height=first.height, format=first.format, time_base=Fraction(1)
         )
         self._sink = self._graph.add("buffersink")
-        self._graph.link_nodes(
-            self._source,
-            self._graph.add("scale", _TO_RGB),
-            self._graph.add("format", "pix_fmts=rgb24"),
-            self._sink,
-        ).configure()
+        to_rgb = self._graph.add("scale", _TO_RGB), self._graph.add("format", "pix_fmts=rgb24")
+        self._graph.link_nodes(self._source, *to_rgb, self._sink).configure()
 
     def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
-        self._source.push(picture)
-        packed = self._sink.pull()
-        assert isinstance(packed, av.VideoFrame)
-        return _rows(packed.planes[0])
-
-
-def _stack(block: list[av.VideoFrame], to_444: VideoReformatter) -> av.VideoFrame:
-    """Frames one below the other in one 4:4:4 picture."""
-    first = block[0]
-    height, width = first.height, first.width
-    tall = av.VideoFrame(width, height * len(block), "yuv444p")
-    tall.colorspace, tall.color_range = first.colorspace, first.color_range
-    targets = [_rows(plane).reshape(len(block), height, -1) for plane in tall.planes]
-    for number, frame in enumerate(block):
-        if (frame.height, frame.width) != (height, width):
+        """(H, W, 3), valid until the next call."""
+        height, width, _ = form = picture.height, picture.width, picture.format.name
+        if form != self._form:
             raise UnreadableVideo("its size changes within the video")
-        full = to_444.reformat(frame, format="yuv444p", interpolation=_GROW_CHROMA, threads=1)
-        for target, plane in zip(targets, full.planes):
-            target[number, :, :width] = _rows(plane)[:height, :width]
-    return tall
+        self._source.push(picture)
+        self._packed = self._sink.pull()
+        assert isinstance(self._packed, av.VideoFrame)
+        rows = _rows(self._packed.planes[0])
+        return rows[:height, : width * 3].reshape(height, width, 3)
 
 
 def _rows(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
