@@ -117,10 +117,15 @@ class TrainLoader:
         cursors = [list(lanes) for lanes in self.state.cursors]
         stride = self._micro_batch * self._world_size
         for position in count(self.state.position + stride, stride):
-            batch, moves = _batch(items, self._micro_batch, self._pin_memory)
+            batch, moves = self._next(items)
             for dataset, lane, cursor in moves:
                 cursors[dataset][lane] = cursor
             yield batch, LoaderState(position, tuple(tuple(lanes) for lanes in cursors))
+
+    def _next(self, items: Iterator[Item]) -> tuple[Batch, list[Move]]:
+        if self._micro_batch == 1 and self.workers == 0 and not self._pin_memory:
+            return _own_batch(next(items))
+        return _batch(items, self._micro_batch, self._pin_memory)
 
     def _items(self, worker: int, workers: int) -> Iterator[Item]:
         """What one of `workers` reads: they share this rank's positions in turns."""
@@ -221,6 +226,12 @@ def _check_lanes(source: OpenedShards, lanes: int, warn: bool) -> None:
             min(sizes),
             max(sizes),
         )
+
+
+def _own_batch(item: Item) -> tuple[Batch, list[Move]]:
+    """One item that was read in this process, whose arrays are nobody else's: nothing is copied."""
+    data = {name: torch.as_tensor(value)[None] for name, value in item.values.items()}
+    return Batch(data, (item.id,), item.skipped), [item.move] if item.move else []
 
 
 def _batch(items: Iterator[Item], size: int, pin_memory: bool = False) -> tuple[Batch, list[Move]]:

@@ -48,8 +48,9 @@ def test_a_batch(write_shards, tmp_path):
     assert state.position == 3
 
 
-def test_a_batch_stays_as_it_is(write_shards, tmp_path):
-    batches = iter(train_loader(write_shards(tmp_path, (5,), 1), workers=1))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_stays_as_it_is(write_shards, tmp_path, workers):
+    batches = iter(train_loader(write_shards(tmp_path, (5,), 1), workers=workers))
     first = next(batches)[0].data["video"]
     kept = first.clone()
     for _ in range(8):
