@@ -184,7 +184,7 @@ def _codec_and_size(
     raise DataError(f"no .tar in {folder} holds a readable sample: KEY.mp4 or KEY.npy")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m data_prep.verify_shards",
         description="Check shards against their index.json: sizes, sums, members, frames; decode "
@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    asked = _parser().parse_args(arguments)
+    asked = parser().parse_args(arguments)
     folder = Path(asked.folder)
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: check the path")

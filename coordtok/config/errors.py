@@ -31,7 +31,15 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint or a run folder that cannot be continued or written."""
+    """A checkpoint or a run folder that cannot be continued or written: ranks find so together."""
+
+    shared = True
+
+
+class TrainingError(UserError):
+    """A run that cannot go on, as all ranks found together."""
+
+    shared = True
 
 
 def one_line(text: object) -> str:

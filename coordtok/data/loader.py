@@ -218,7 +218,7 @@ def _check_lanes(source: OpenedShards, lanes: int, warn: bool) -> None:
             f"lane {sizes.index(0)} of {source.location} has no samples; rebuild the shards, or "
             "their index with fewer --lanes"
         )
-    if warn and max(sizes) > _EVEN_LANES * min(sizes):
+    if warn and max(sizes) > max(_EVEN_LANES * min(sizes), min(sizes) + 1):
         logger.warning(
             "lanes of %s hold between %d and %d samples: those of small lanes are seen more often; "
             "rebuild the shards to even them out",

@@ -190,12 +190,10 @@ def _raise_together(error: Exception | None, target: Path) -> None:
         return
     if distributed.is_main():
         shutil.rmtree(target, ignore_errors=True)
-    error = CheckpointError(
+    raise CheckpointError(
         f"could not write {target}: {found}; earlier checkpoints are intact: make room, then start "
         "again"
     )
-    error.shared = True
-    raise error
 
 
 def _prune(folder: Path, newest: Path, keep_last: int) -> None:

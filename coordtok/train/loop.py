@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from coordtok import distributed
-from coordtok.config.errors import UserError
+from coordtok.config.errors import TrainingError, UserError
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.data.loader import Batch, EvalLoader, LoaderState
@@ -28,7 +28,7 @@ from coordtok.train.run_folder import RunFolder
 from coordtok.train.schedule import learning_rate
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.tokenizer import TokenizerTask
-from coordtok.train.validation import validate
+from coordtok.train.validation import look_at_training, validate
 
 
 class StepResult(NamedTuple):
@@ -66,6 +66,7 @@ class Trainer:
     stop: StopRequest
     _data_error: UserError | None = field(default=None, init=False)
     _data_seconds: float = field(default=0.0, init=False)
+    _last_batch: Batch | None = field(default=None, init=False)
 
     def fit(self) -> bool:
         """Train to the last step; False if a signal stopped the run before it."""
@@ -127,6 +128,7 @@ class Trainer:
             loss_B = self.task.loss(self.engine, batch)
             self.engine.backward(loss_B.mean())
             losses.append(loss_B.detach())
+        self._last_batch = clips[-1][0]
         upcoming = self._fetch() if step < self.run.train.steps else []
         result = self._agree(step, clips, torch.cat(losses))
         self.engine.step()
@@ -156,7 +158,7 @@ class Trainer:
             keys = [sample.key for batch, _ in clips for sample in batch.ids]
             own = [key for key, is_finite in zip(keys, finite_B.tolist()) if not is_finite]
             named = [key for rank_keys in distributed.gather(own) for key in rank_keys]
-            raise UserError(
+            raise TrainingError(
                 f"the loss is not finite at step {step} for {', '.join(named)}; the weights were "
                 "not updated: look at these clips, or lower optim.lr and start again"
             )
@@ -182,21 +184,26 @@ class Trainer:
     def _grad_norm(self, step: int) -> float:
         norm = float(self.engine.get_global_grad_norm())
         if not math.isfinite(norm):
-            raise UserError(
+            raise TrainingError(
                 f"the gradient is not finite at step {step}; nothing was saved since: lower "
                 "optim.lr or set optim.grad_clip, and start again from the last checkpoint"
             )
         return norm
 
     def _validate(self, step: int) -> None:
+        shown = self.run.train.sample_clips
+        assert self._last_batch is not None
+        trained, rows = look_at_training(self.task, self.engine, self._last_batch, shown)
+        self.monitor.picture(f"step_{step:08d}_train", rows)
         if self.val_loader is None:
             return
-        values, rows = validate(
-            self.task, self.engine, self.val_loader, self.run.train.sample_clips
+        held_out, rows = validate(self.task, self.engine, self.val_loader, shown)
+        self.monitor.picture(f"step_{step:08d}", rows)
+        self.monitor.log(step, {**held_out, **trained})
+        self.monitor.say(
+            f"step {step}: PSNR {held_out['val_psnr']:.2f} dB on held-out clips, "
+            f"{trained['train_psnr']:.2f} dB on clips just trained on"
         )
-        self.monitor.log(step, values)
-        self.monitor.say(f"step {step}: held-out PSNR {values['val_psnr']:.2f} dB")
-        self.monitor.picture(step, rows)
 
     def _save(self) -> None:
         self._grad_norm(self.progress.step)

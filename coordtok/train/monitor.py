@@ -65,11 +65,11 @@ class Monitor:
         """A line on standard error, from whichever rank has something to say."""
         tqdm.write(f"warning: {text}", file=sys.stderr)
 
-    def picture(self, step: int, rows: list[np.ndarray]) -> None:
-        """samples/step_N.png: each row (F, H, W, 3) uint8 becomes one line of frames."""
+    def picture(self, name: str, rows: list[np.ndarray]) -> None:
+        """samples/NAME.png: each row (F, H, W, 3) uint8 becomes one line of frames."""
         if not self._active or not rows:
             return
-        path = self._folder.samples / f"step_{step:08d}.png"
+        path = self._folder.samples / f"{name}.png"
         try:
             write_picture(path, rows)
         except OSError as error:
@@ -78,7 +78,7 @@ class Monitor:
         if self._wandb is not None:
             import wandb
 
-            self._wandb.log({"samples": wandb.Image(str(path))}, step=step)
+            self._wandb.log({"samples": wandb.Image(str(path), caption=name)})
 
     def close(self) -> None:
         if self._active:

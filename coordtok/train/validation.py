@@ -1,16 +1,19 @@
-"""Validation: every held-out clip once over all ranks, whatever their number.
+"""Validation: every held-out clip once over all ranks, whatever their number, and a look at clips
+that were just trained on, which tells memory from understanding.
 
 Shapes: F shown frames, H rows, W columns, 3 colours.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from coordtok import distributed
 from coordtok.config.errors import DataError
-from coordtok.data.loader import EvalLoader
+from coordtok.data.loader import Batch, EvalLoader
 from coordtok.train.tasks.tokenizer import ClipScore, TokenizerTask
 
 
@@ -22,20 +25,43 @@ def validate(
 
     Sums are exact, so their order, and the number of ranks, does not show.
     """
-    engine.eval()
-    scores = [score for batch in loader for score in task.score(engine, batch) if score]
-    engine.train()
-    by_rank = distributed.gather([(score.psnr, score.psnr_mean_frame) for score in scores])
-    pairs = [pair for rank_pairs in by_rank for pair in rank_pairs]
-    if not pairs:
+    scores, (own, mean_frame, clips) = _score(task, engine, loader)
+    if not clips:
         raise DataError("data.val_shards has no readable clip; rebuild it or set it to null")
     values = {
-        "val_psnr": math.fsum(own for own, _ in pairs) / len(pairs),
-        "val_psnr_mean_frame": math.fsum(mean for _, mean in pairs) / len(pairs),
-        "val_clips": len(pairs),
+        "val_psnr": own,
+        "val_psnr_mean_frame": mean_frame,
+        "val_clips": clips,
         "points_per_pass": task.points_per_pass,
     }
     return values, _picture_rows(scores, shown)
+
+
+def look_at_training(
+    task: TokenizerTask, engine: Any, batch: Batch, shown: int
+) -> tuple[dict[str, float | int], list[np.ndarray]]:
+    """The same for the first clips of each rank's last micro-batch."""
+    count = min(task.run.train.eval_batch, len(batch.ids))
+    first = Batch(
+        {name: value[:count] for name, value in batch.data.items()}, batch.ids[:count], ()
+    )
+    first.data["valid"] = torch.ones(count, dtype=torch.bool)
+    scores, (own, _, _) = _score(task, engine, [first])
+    return {"train_psnr": own}, _picture_rows(scores, shown)
+
+
+def _score(
+    task: TokenizerTask, engine: Any, batches: Iterable[Batch]
+) -> tuple[list[ClipScore], tuple[float, float, int]]:
+    """This rank's scores; mean PSNR, that of the mean frames, and clips of all ranks."""
+    engine.eval()
+    scores = [score for batch in batches for score in task.score(engine, batch) if score]
+    engine.train()
+    by_rank = distributed.gather([(score.psnr, score.psnr_mean_frame) for score in scores])
+    pairs = [pair for rank_pairs in by_rank for pair in rank_pairs]
+    count = max(len(pairs), 1)
+    own, mean_frame = (math.fsum(values) / count for values in zip(*pairs or [(0.0, 0.0)]))
+    return scores, (own, mean_frame, len(pairs))
 
 
 def _picture_rows(scores: list[ClipScore], shown: int) -> list[np.ndarray]:

@@ -52,6 +52,7 @@ class TokenizerTask:
 
     def build_model(self) -> CoordTok:
         model = CoordTok(self.run.model)
+        model.points_per_pass = self.run.train.points
         model.set_activation_checkpointing(self.run.train.activation_checkpointing)
         return model
 
