@@ -10,6 +10,8 @@ of whichever files hold it.
 """
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,14 +78,31 @@ class EMA:
 
     def load(self, folder: Path) -> None:
         """Take the averages from `folder`, saved by any number of ranks."""
-        pieces = _open_pieces(folder)
-        for name, own in self.slices.items():
-            filled = sum(_copy_overlap(own, start, piece) for start, piece in pieces.get(name, []))
-            if filled != own.values.numel():
-                raise CheckpointError(
-                    f"{folder} holds {filled} of {own.values.numel()} averaged values of {name}; "
-                    "its EMA files are not of this model"
-                )
+        _fill(self.slices, folder)
+
+
+def has_ema(folder: Path) -> bool:
+    """Whether the checkpoint at `folder` holds an average."""
+    return (folder / FILE.format(0)).is_file()
+
+
+def read_ema(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """The whole averages of a checkpoint, fp32, of the parameters with these names and shapes."""
+    whole = {name: Slice(0, torch.empty(math.prod(shape))) for name, shape in shapes.items()}
+    _fill(whole, folder)
+    return {name: whole[name].values.view(shape) for name, shape in shapes.items()}
+
+
+def _fill(slices: Mapping[str, Slice], folder: Path) -> None:
+    """Copy into `slices` what the files of all ranks in `folder` hold of them."""
+    pieces = _open_pieces(folder)
+    for name, own in slices.items():
+        filled = sum(_copy_overlap(own, start, piece) for start, piece in pieces.get(name, []))
+        if filled != own.values.numel():
+            raise CheckpointError(
+                f"{folder} holds {filled} of {own.values.numel()} averaged values of {name}; "
+                "its EMA files are not of this model"
+            )
 
 
 def _copy_overlap(own: Slice, start: int, piece: Any) -> int:

@@ -4,34 +4,20 @@ The fp32 values go into the optimiser's masters themselves. Loading them into th
 engine is built would round them to the precision that computes.
 """
 
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-from safetensors.torch import load_file
 from torch import nn
 
 from coordtok import distributed
 from coordtok.config.errors import CheckpointError
-from coordtok.train.checkpoint import MANIFEST, committed
+from coordtok.config.schema import TokenizerModelConfig
+from coordtok.pretrained.load import first_difference
+from coordtok.train.weights import Weights, read_weights
 
-EXPORT = "model.safetensors"
-
-
-def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """fp32 weights by parameter name from an export folder, a checkpoint or a run folder."""
-    folder = Path(path)
-    if (folder / EXPORT).is_file():
-        return load_file(folder / EXPORT)
-    if (folder / "checkpoints").is_dir():
-        folder = next(iter(committed(folder / "checkpoints")), folder)
-    if not (folder / MANIFEST).is_file():
-        raise CheckpointError(
-            f"{path} holds no weights: neither {EXPORT} nor a complete checkpoint; name an export, "
-            "a step_* folder or a run folder"
-        )
-    return get_fp32_state_dict_from_zero_checkpoint(str(folder.parent), tag=folder.name)
+FREE_TO_CHANGE = {"legacy_padding"}
+"""What a model may do otherwise with the same weights."""
 
 
 @torch.no_grad()
@@ -40,9 +26,15 @@ def initialise_from(engine: Any, path: str) -> None:
     parameters = dict(engine.module.named_parameters())
     shapes = {name: _shape(parameter) for name, parameter in parameters.items()}
     weights: dict[str, torch.Tensor] = {}
-    distributed.run_on_main(lambda: weights.update(_matching(read_weights(path), shapes, path)))
+
+    def read() -> None:
+        found = read_weights(path)
+        _check_same_model(found, engine.module.config, shapes, path)
+        weights.update(found.tensors)
+
+    distributed.run_on_main(read)
     for name, parameter in parameters.items():
-        value = distributed.broadcast_tensor(weights.get(name), shapes[name])
+        value = distributed.broadcast_tensor(weights.pop(name, None), shapes[name])
         _set_parameter(engine, parameter, value)
 
 
@@ -50,19 +42,23 @@ def _shape(parameter: nn.Parameter) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)
 
 
-def _matching(
-    weights: dict[str, torch.Tensor], shapes: dict[str, torch.Size], path: str
-) -> dict[str, torch.Tensor]:
-    """`weights`, if they are of this very model."""
-    for name in sorted({*weights, *shapes}):
-        found = tuple(weights[name].shape) if name in weights else "missing"
-        wanted = tuple(shapes[name]) if name in shapes else "not part of the model"
-        if found != wanted:
-            raise CheckpointError(
-                f"train.init_from={path} is of another model: {name} is {found} there and "
-                f"{wanted} here; give it the same model section"
-            )
-    return weights
+def _check_same_model(
+    found: Weights, config: TokenizerModelConfig, shapes: dict[str, torch.Size], path: str
+) -> None:
+    """Shapes alone would not tell: heads and the axes of patches do not show in them."""
+    there, here = asdict(found.model), asdict(config)
+    names = [name for name in here if there[name] != here[name] and name not in FREE_TO_CHANGE]
+    if names:
+        difference = f"model.{names[0]} is {there[names[0]]} there and {here[names[0]]} here"
+    else:
+        stored = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
+        wanted = {name: tuple(shape) for name, shape in shapes.items()}
+        difference = first_difference(stored, wanted) or ""
+    if difference:
+        raise CheckpointError(
+            f"train.init_from={path} is of another model: {difference}; give it the same model "
+            "section"
+        )
 
 
 def _set_parameter(engine: Any, parameter: Any, value: torch.Tensor) -> None:
