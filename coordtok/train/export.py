@@ -1,0 +1,72 @@
+"""From a checkpoint of any ZeRO stage and number of ranks to an export."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from coordtok.config.errors import CheckpointError
+from coordtok.config.load import build
+from coordtok.config.schema import RunConfig
+from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import Card, Origin, TokenizerSettings
+from coordtok.pretrained.load import first_difference
+from coordtok.pretrained.write import check_target, write_export
+from coordtok.train.checkpoint import find_damage, read_state
+from coordtok.train.ema import has_ema, read_ema
+from coordtok.train.weights import find_checkpoint, read_masters
+
+
+def export_checkpoint(
+    path: str,
+    folder: Path,
+    weights: Literal["raw", "ema"] | None = None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> tuple[Path, Card]:
+    """Write the model of a checkpoint, or of a run's newest one, as an export to `folder`.
+
+    weights: as trained ("raw") or their moving average ("ema"); None takes the average where the
+    run kept one. Returns the checkpoint that was read and the export's card.
+    """
+    check_target(folder, overwrite)
+    checkpoint = find_checkpoint(path)
+    damage = find_damage(checkpoint)
+    if damage:
+        raise CheckpointError(f"{checkpoint}: {damage}; name another checkpoint")
+    weights = _choose(weights, checkpoint)
+    state = read_state(checkpoint)
+    run = build(RunConfig, state.config)
+    tensors = _read(checkpoint, run, weights)
+    history = {"run": state.config, "data": state.data}
+    card = Card(
+        run.model, TokenizerSettings(run.train.points), Origin(weights, state.step, history)
+    )
+    write_export(folder, card, tensors, dtype, overwrite=overwrite, progress=progress)
+    return checkpoint, card
+
+
+def _choose(weights: Literal["raw", "ema"] | None, checkpoint: Path) -> Literal["raw", "ema"]:
+    if weights == "ema" and not has_ema(checkpoint):
+        raise CheckpointError(
+            f"{checkpoint} holds no moving average (ema.decay was 0); export with --weights raw"
+        )
+    return weights or ("ema" if has_ema(checkpoint) else "raw")
+
+
+def _read(
+    checkpoint: Path, run: RunConfig, weights: Literal["raw", "ema"]
+) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        model = CoordTok(run.model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if weights == "ema":
+        return read_ema(checkpoint, shapes)
+    tensors = read_masters(checkpoint)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    difference = first_difference(found, shapes)
+    if difference:
+        raise CheckpointError(f"{checkpoint}: {difference}; it is of another model than it says")
+    return tensors

@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""Turn a run's checkpoint into an export: config.json and model.safetensors, whatever the ZeRO
+stage and the number of ranks it was trained with.
+
+    python scripts/export.py runs/quickstart models/quickstart
+    python scripts/export.py runs/ucf/checkpoints/step_00100000 models/ucf --weights raw
+
+CoordTok.from_pretrained loads it without deepspeed, and train.init_from starts a run from it. The
+checkpoint's own files are pickles: export only what you trained or trust.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from coordtok.config.errors import exit_on_user_error
+from coordtok.pretrained.write import DTYPES
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source",
+        metavar="RUN_OR_CHECKPOINT",
+        help="a run folder, of which the newest checkpoint is taken, or one of its step_* folders",
+    )
+    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="folder to make")
+    parser.add_argument(
+        "--weights",
+        choices=["raw", "ema"],
+        help="as trained, or their moving average (default: the average if the run kept one)",
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="to store (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an export at OUT_DIR")
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    from coordtok.train.export import export_checkpoint  # deepspeed looks at the environment
+
+    checkpoint, card = export_checkpoint(
+        args.source,
+        args.out_dir,
+        args.weights,
+        DTYPES[args.dtype],
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    kind = {"ema": "moving average of the weights", "raw": "weights as trained"}
+    print(f"{args.out_dir}: {kind[card.origin.weights]}, {args.dtype}, from {checkpoint}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
