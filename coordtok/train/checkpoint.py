@@ -41,7 +41,7 @@ class TrainState:
     loader: dict[str, Any]
     """Position and lane cursors of all ranks."""
     data: list[dict[str, Any]]
-    """Path, weight, fingerprint and number of samples of each dataset."""
+    """Path, weight, fingerprint, number of samples and frames per second of each dataset."""
     skipped: int
     """Unreadable samples passed over so far."""
     config: dict[str, Any]

@@ -118,6 +118,7 @@ def _describe(run: RunConfig, sources: list[OpenedShards]) -> list[dict[str, Any
             "weight": source.weight,
             "fingerprint": opened.index.fingerprint,
             "samples": opened.index.samples,
+            "fps": opened.index.video.fps,
         }
         for source, opened in zip(run.data.shards, sources)
     ]

@@ -100,7 +100,8 @@ def test_the_command_line_takes_the_average_and_says_so(
     assert [bias.dtype for bias in biases] == [torch.float32, torch.bfloat16]
     history = read_card(tmp_path / "ema").origin.history
     assert history["run"]["model"]["dim"] == 24
-    assert history["data"][0]["samples"] == 14
+    (data,) = history["data"]
+    assert (data["samples"], data["fps"]) == (14, None)
     assert run_script(monkeypatch, trained.folder, tmp_path / "ema") == 2
     assert capsys.readouterr().err.count("\n") == 1
 
