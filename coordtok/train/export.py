@@ -9,7 +9,7 @@ from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build
 from coordtok.config.schema import RunConfig
 from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.card import Card, Origin, TokenizerSettings
+from coordtok.pretrained.card import WEIGHTS, Card, Origin, TokenizerSettings
 from coordtok.pretrained.load import first_difference
 from coordtok.pretrained.write import check_target, write_export
 from coordtok.train.checkpoint import find_damage, read_state
@@ -32,6 +32,8 @@ def export_checkpoint(
     run kept one. Returns the checkpoint that was read and the export's card.
     """
     check_target(folder, overwrite)
+    if (Path(path) / WEIGHTS).is_file():
+        raise CheckpointError(f"{path} is an export already; name a run or a checkpoint")
     checkpoint = find_checkpoint(path)
     damage = find_damage(checkpoint)
     if damage:

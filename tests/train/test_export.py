@@ -136,6 +136,7 @@ def refused(source: Path, out: Path, match: str, weights=None) -> None:
 def test_sources_that_hold_no_weights(trained: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused(tmp_path / "nowhere", out, r"nowhere holds no weights: .* name an export, a step_\*")
+    refused(ROOT / "tests/data/export_v1", out, "export_v1 is an export already; name a run")
     empty = tmp_path / "empty"
     (empty / "checkpoints").mkdir(parents=True)
     refused(empty, out, "empty holds no weights")
