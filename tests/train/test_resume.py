@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from tests.train.conftest import FP32, Run
 
@@ -61,6 +63,20 @@ def test_two_ranks_go_on_as_one_and_back(new_run: NewRun, name: str, tmp_path) -
     assert moved.losses() == pytest.approx(whole.losses(), rel=1e-5)
     found = moved.lines("val_psnr")[-1]["val_psnr"]
     assert found == pytest.approx(whole.lines("val_psnr")[-1]["val_psnr"], rel=1e-5)
+    average, expected = (averages(run, 9) for run in (moved, whole))
+    assert average.keys() == expected.keys()
+    assert all(torch.allclose(average[key], expected[key], atol=1e-5) for key in expected)
+    assert not list((moved.folder / "checkpoints").glob("universal*"))
+
+
+def averages(run: Run, step: int) -> dict[tuple[str, int], torch.Tensor]:
+    """The EMA's slices by parameter and start, over all ranks of a checkpoint."""
+    found = {}
+    for path in (run.folder / f"checkpoints/step_{step:08d}").glob("ema_rank_*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for name, start in json.loads(file.metadata()["starts"]).items():
+                found[name, start] = file.get_tensor(name)
+    return found
 
 
 def as_fp32(name: str, tmp_path) -> str:
