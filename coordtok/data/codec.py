@@ -55,7 +55,7 @@ def encode_h264(frames: Frames, *, crf: float, gop: int, pixel_format: str, fps:
     _, height, width, _ = frames.shape
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=_storable_rate(fps))
+        stream = container.add_stream("libx264", rate=storable_rate(fps))
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.thread_count = 1
         stream.codec_context.gop_size = gop
@@ -130,26 +130,34 @@ def decode_raw(data: bytes) -> Frames:
     return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
 
 
-def _storable_rate(fps: Fraction) -> Fraction:
+def storable_rate(fps: Fraction) -> Fraction:
     """`fps` with terms an mp4 can hold; the number of frames does not depend on it."""
     rate = max(fps, Fraction(1, 1000)).limit_denominator(_LARGEST_RATE_TERM)
     return rate if rate.numerator <= _LARGEST_RATE_TERM else Fraction(round(rate))
 
 
 def _pictures(frames: Frames, pixel_format: str) -> Iterator[av.VideoFrame]:
-    """Frames as the encoder takes them, in BT.709."""
+    """Frames as the encoder takes them."""
     reformatter = VideoReformatter()
     for number, pixels in enumerate(frames):
-        picture = reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
-            format=pixel_format,
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_SHRINK_CHROMA,
-            threads=1,
-        )
-        picture.pts = number
-        yield picture
+        yield as_planes(reformatter, pixels, pixel_format, number)
+
+
+def as_planes(
+    reformatter: VideoReformatter, pixels: NDArray[np.uint8], pixel_format: str, number: int
+) -> av.VideoFrame:
+    """Frame `number` of a stream, from RGB (H, W, 3): BT.709, limited range, one of
+    `PIXEL_FORMATS`."""
+    picture = reformatter.reformat(
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
+        format=pixel_format,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_SHRINK_CHROMA,
+        threads=1,
+    )
+    picture.pts = number
+    return picture
 
 
 def _packets(container: av.container.InputContainer, most: int | None = None) -> list[av.Packet]:
