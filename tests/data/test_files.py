@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from coordtok.config.errors import DataError
-from coordtok.data.files import whole_file, write_whole
+from coordtok.data.files import whole_file, whole_folder, write_whole
 
 
 def write_half(path):
@@ -54,3 +54,38 @@ def test_a_full_disk_keeps_what_was_there(tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    folder = tmp_path / "new" / "out"
+    with whole_folder(folder) as part:
+        (part / "a").write_text("a")
+        assert not folder.exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+    assert (folder / "a").read_text() == "a"
+    with pytest.raises(DataError, match="exists already"), whole_folder(folder):
+        pass
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out") as part:
+        (part / "a").touch()
+    assert (tmp_path / "out" / "a").exists()
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path):
+    def fail():
+        with whole_folder(tmp_path / "out") as part:
+            (part / "a").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_where_none_can_be(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"), whole_folder(tmp_path / "file" / "out"):
+        pass
