@@ -37,7 +37,11 @@ _LONGEST_STRETCH = 8  # pixel aspect ratios beyond it are damage, not films
 
 
 class SourceVideo:
-    """A video file. Its `frames` can be read again and again; each time opens the file anew."""
+    """A video file. Its `frames` can be read again and again; each time opens the file anew.
+
+    promised_frames: what the container claims to hold, good for a progress bar; 0 where it claims
+    nothing.
+    """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
         self.path = path
@@ -46,7 +50,7 @@ class SourceVideo:
             stream = container.streams.video[0]
             self.fps: Fraction = stream.average_rate or stream.guessed_rate or _ASSUMED_RATE
             self._pixel_aspect = _pixel_aspect(stream)
-            self._promised = _promised_frames(container, self.fps)
+            self.promised_frames = _promised_frames(container, self.fps)
 
     def frames(self, fps: Fraction | None = None) -> Iterator[Picture]:
         """Upright frames (h, w, 3) with square pixels.
@@ -95,8 +99,10 @@ class SourceVideo:
                 raise UnreadableVideo(f"damaged after {count} frames: {_reason(error)}") from None
         if not count:
             raise UnreadableVideo("not one frame in it")
-        if count < _ENOUGH_FRAMES * self._promised:
-            raise UnreadableVideo(f"cut off: {count} of about {self._promised} frames are there")
+        if count < _ENOUGH_FRAMES * self.promised_frames:
+            raise UnreadableVideo(
+                f"cut off: {count} of about {self.promised_frames} frames are there"
+            )
 
 
 def open_video(path: str | os.PathLike[str], threads: int = 1) -> SourceVideo:
