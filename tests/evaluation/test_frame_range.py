@@ -1,0 +1,67 @@
+import pytest
+
+from coordtok.config.errors import ConfigError, DataError
+from coordtok.evaluation.frame_range import FrameRange
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("100:140:5", (100, 140, 5)),
+        ("0:7", (0, 7, 1)),
+        ("12", (12, 13, 1)),
+        (":", (0, None, 1)),
+        ("5:", (5, None, 1)),
+        (":5", (0, 5, 1)),
+        ("::3", (0, None, 3)),
+    ],
+)
+def test_what_a_user_types(text: str, parts: tuple[int, int | None, int]) -> None:
+    assert FrameRange.parse(text) == FrameRange(*parts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "-3",
+        "1.5",
+        "1:2:3:4",
+        "5:5",
+        "9:2",
+        "1:5:0",
+        "-1:5",
+        "1:-5",
+        " 1:2",
+        "²",
+        "9" * 5000,
+    ],
+)
+def test_what_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="frames") as caught:
+        FrameRange.parse(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wanted", [FrameRange(3, 29, 4), FrameRange(5), FrameRange(0, 30, 7)])
+@pytest.mark.parametrize("length", [1, 4, 8, 100])
+def test_windows_share_out_the_frames(wanted: FrameRange, length: int) -> None:
+    parts = [wanted.within(first, first + length) for first in range(0, 40, length)]
+    found = [frame for part in parts for frame in part if frame < 40]
+    assert found == list(range(wanted.start, wanted.stop or 40, wanted.step))
+
+
+def test_where_the_last_wanted_frame_is() -> None:
+    wanted = FrameRange(3, 29, 4)
+    assert not wanted.ends_by(27)
+    assert wanted.ends_by(28)
+    assert not FrameRange(3).ends_by(10**9)
+
+
+def test_a_video_that_is_too_short() -> None:
+    FrameRange(3, 29, 4).check(28)
+    FrameRange(3).check(4)
+    for wanted, total in [(FrameRange(3, 29, 4), 27), (FrameRange(3), 3), (FrameRange(0, 2), 1)]:
+        with pytest.raises(DataError, match=f"the video has {total},"):
+            wanted.check(total)
