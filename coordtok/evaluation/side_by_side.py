@@ -1,0 +1,146 @@
+"""A video and what a tokenizer makes of it, as files: to look at, and in figures.
+
+FOLDER/  side_by_side.mp4     the source, as it was encoded, left; the reconstruction right
+         reconstruction.mp4   the reconstruction alone
+         report.json          a `Report`
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from coordtok.config.schema import TokenizerModelConfig
+from coordtok.data.files import whole_folder
+from coordtok.data.source import SourceVideo, open_video
+from coordtok.data.writer import Mp4Writer
+from coordtok.evaluation.frame_range import FrameRange
+from coordtok.evaluation.metrics import psnr
+from coordtok.evaluation.reconstruction import Decoding, Fit, Reconstruction, naming, reconstruct
+from coordtok.geometry.groups import Grouping
+from coordtok.geometry.pixels import from_uint8
+from coordtok.models.tokenizer import CoordTok
+
+BITS = 16
+"""Of one stored number of a plane: latents are kept in bfloat16."""
+_DEFINITIONS = {
+    "psnr": "dB, mean over the frames; of 8-bit RGB before it became mp4",
+    "tokens": "positions of the planes: clips x (T'H' + T'W' + H'W')",
+    "bits_per_pixel": f"tokens x channels x {BITS} / (encoded frames x height x width)",
+}
+
+
+@dataclass
+class Report:
+    """What `report.json` says."""
+
+    video: str
+    fit: Fit
+    selection: str | None
+    """Wanted frames as START:END:STEP; None is all."""
+    grouping: Grouping
+    points_per_pass: int
+    fps: float
+    """Of the source, and of the files unless every STEP-th frame was wanted."""
+    channels: int
+    height: int = 0
+    width: int = 0
+    frames: int = 0
+    """Reconstructed; `encoded` counts all that the windows with a wanted frame hold."""
+    encoded: int = 0
+    windows: int = 0
+    clips: int = 0
+    """Encoder passes: windows x tiles."""
+    tokens: int = 0
+    bits_per_pixel: float = 0.0
+    psnr: float = 0.0
+    worst_frame: int = -1
+    worst_psnr: float = float("inf")
+
+    def add(self, part: Reconstruction, tokens_per_clip: int) -> None:
+        """Count a window in."""
+        self.height, self.width = part.output.shape[1:3]
+        self.windows += 1
+        self.encoded += part.encoded
+        self.clips += part.clips
+        self.tokens = self.clips * tokens_per_clip
+        pixels = self.encoded * self.height * self.width
+        self.bits_per_pixel = self.tokens * self.channels * BITS / pixels
+        for number, source, output in zip(part.frames, part.source, part.output):
+            self._score(number, _psnr(output, source))
+
+    def _score(self, number: int, score: float) -> None:
+        self.frames += 1
+        self.psnr += (score - self.psnr) / self.frames
+        if score < self.worst_psnr:
+            self.worst_frame, self.worst_psnr = number, score
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "definitions": _DEFINITIONS}, indent=2) + "\n"
+
+
+def write_reconstruction(
+    model: CoordTok,
+    path: str | Path,
+    folder: Path,
+    *,
+    fit: Fit = "crop",
+    frames: FrameRange | None = None,
+    decoding: Decoding | None = None,
+    progress: bool = False,
+) -> Report:
+    """Reconstruct a video (see `reconstruct`) into the new `folder`, which appears when complete.
+
+    Raises:
+        DataError: the video cannot be read or lacks wanted frames, or the folder cannot be written.
+        CheckpointError: the model's output is not finite.
+    """
+    with naming(path):
+        video = open_video(path)
+    wanted, how = frames or FrameRange(), decoding or Decoding()
+    report = Report(
+        video=str(path),
+        fit=fit,
+        selection=None if frames is None else str(frames),
+        grouping=how.grouping,
+        points_per_pass=how.points_per_pass or model.points_per_pass,
+        fps=float(video.fps),
+        channels=model.config.plane_channels,
+    )
+    rate = video.fps / wanted.step
+    with (
+        whole_folder(folder) as part,
+        Mp4Writer(part / "side_by_side.mp4", rate) as both,
+        Mp4Writer(part / "reconstruction.mp4", rate) as alone,
+        _bar(video, wanted, model.config.frames, progress) as bar,
+    ):
+        for window in reconstruct(
+            model, video, fit=fit, frames=frames, decoding=how, on_read=bar.update
+        ):
+            report.add(window, tokens_per_clip(model.config))
+            for source, output in zip(window.source, window.output):
+                both.write(np.concatenate([source, output], axis=1))
+                alone.write(output)
+        (part / "report.json").write_text(report.to_json(), encoding="utf-8")
+    return report
+
+
+def tokens_per_clip(config: TokenizerModelConfig) -> int:
+    """Positions of the three planes: what the diffusion model sees as its sequence."""
+    times, rows, columns = config.plane_size
+    return times * rows + times * columns + rows * columns
+
+
+def _psnr(output_HW3: np.ndarray, source_HW3: np.ndarray) -> float:
+    output, source = (from_uint8(torch.from_numpy(each)) for each in (output_HW3, source_HW3))
+    return psnr(output[None], source[None])
+
+
+def _bar(video: SourceVideo, wanted: FrameRange, length: int, progress: bool) -> tqdm:
+    """Counts the frames read: all, or to the end of the last window with a wanted frame."""
+    needed = None if wanted.stop is None else -(-wanted.stop // length) * length
+    ends = [end for end in (video.promised_frames, needed) if end]
+    return tqdm(total=min(ends, default=None), unit="frame", disable=not progress)

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""Encode a video with a tokenizer, decode it again, and show both side by side:
+
+    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/film
+    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/few \\
+        --frames 100:140:5 --fit tile
+
+The output folder gets side_by_side.mp4 (source left), reconstruction.mp4 and report.json with PSNR,
+tokens and bits per pixel. Any length and size that ffmpeg reads: the video goes through in windows
+of the model's frames, the last one padded, and memory does not grow with the length.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from coordtok.config.errors import exit_on_user_error
+from coordtok.evaluation.frame_range import FrameRange
+from coordtok.evaluation.reconstruction import Decoding, Fit
+from coordtok.evaluation.side_by_side import Report, write_reconstruction
+from coordtok.geometry.groups import Grouping
+from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.write import DTYPES
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", metavar="DIR", required=True, help="an export, as scripts/export.py makes it"
+    )
+    parser.add_argument("--input", metavar="VIDEO", required=True, help="any video file")
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="folder to make; must be new"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=get_args(Fit),
+        default="crop",
+        help="crop: scale the short side to the model's size and keep the centre; tile: keep the "
+        "video's size and cover it with tiles, which takes memory for a few windows of full-size "
+        "frames (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="START:END[:STEP]",
+        help="only these frames, counted from 0 without END, or one frame's number; only windows "
+        "that hold one are encoded, and only these decoded (default: all)",
+    )
+    add_decoding(parser)
+    return parser.parse_args()
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--grouping",
+        choices=get_args(Grouping),
+        default="strided",
+        help="which frames are decoded together; results depend on it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--points-per-pass",
+        type=int,
+        metavar="N",
+        help="patches decoded together, in whole frames (default: as the model was trained)",
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", default=1, help="tiles at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="to compute on (default here: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights (default: as they are stored)"
+    )
+
+
+def summary(report: Report, folder: Path) -> str:
+    return (
+        f"{folder}: {report.frames} frames of {report.height} x {report.width}, "
+        f"PSNR {report.psnr:.2f} dB; {report.tokens} tokens in {report.windows} windows, "
+        f"{report.bits_per_pixel:.4f} bits per pixel"
+    )
+
+
+@exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    frames = None if args.frames is None else FrameRange.parse(args.frames)
+    decoding = Decoding(args.points_per_pass, args.grouping, args.batch)
+    dtype = None if args.dtype is None else DTYPES[args.dtype]
+    report = write_reconstruction(
+        CoordTok.from_pretrained(args.model, args.device, dtype),
+        args.input,
+        args.output,
+        fit=args.fit,
+        frames=frames,
+        decoding=decoding,
+        progress=True,
+    )
+    print(summary(report, args.output))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
