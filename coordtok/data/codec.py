@@ -82,7 +82,7 @@ def decode_frames(data: bytes, start: int, count: int) -> Frames:
         UnreadableVideo: damaged, or fewer frames than that.
     """
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with _open(data) as container:
             return _decode_window(container, start, count)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
@@ -91,7 +91,7 @@ def decode_frames(data: bytes, start: int, count: int) -> Frames:
 def count_frames(data: bytes) -> int:
     """Number of frames of an encoded video, by counting packets: nothing is decoded."""
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with _open(data) as container:
             return len(_packets(container))
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
@@ -158,6 +158,12 @@ def as_planes(
     )
     picture.pts = number
     return picture
+
+
+def _open(data: bytes) -> av.container.InputContainer:
+    """An mp4 as nothing else: ffmpeg would take a stranger's text for a playlist, and read the
+    files and hosts it names."""
+    return av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "none"})
 
 
 def _packets(container: av.container.InputContainer, most: int | None = None) -> list[av.Packet]:

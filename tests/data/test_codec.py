@@ -149,6 +149,25 @@ def test_damage_is_one_line():
         assert isinstance(caught.value, DataError)
 
 
+PLAYLISTS = {
+    "ffconcat": "ffconcat version 1.0\nfile {name}\n",
+    "absolute ffconcat": "ffconcat version 1.0\nfile 'file:{path}'\n",
+    "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:5,\nfile://{path}\n#EXT-X-ENDLIST",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_opens_no_other_file(tmp_path, monkeypatch, kind):
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(encode(moving_picture()))
+    monkeypatch.chdir(tmp_path)
+    data = PLAYLISTS[kind].format(name=path.name, path=path).encode()
+    with pytest.raises(UnreadableVideo, match="not a readable video"):
+        decode_frames(data, 0, 1)
+    with pytest.raises(UnreadableVideo, match="not a readable video"):
+        count_frames(data)
+
+
 def test_counting_a_file_that_is_no_video_is_refused():
     with pytest.raises(UnreadableVideo):
         count_frames(b"RIFF....")
