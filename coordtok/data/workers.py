@@ -124,7 +124,8 @@ def _next(items: Iterator[Any]) -> Any:
     try:
         return next(items, None)
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        # An error raised in a worker arrives as "Caught RuntimeError in DataLoader worker process".
+        if "DataLoader worker (pid" not in str(error):
             raise
         raise DataError(
             f"a loader process was killed ({one_line(error)}); if memory ran out, lower "

@@ -147,14 +147,15 @@ def value_of(item) -> int:
     return item.values["value"]
 
 
-def test_a_mistake_in_the_code_keeps_its_traceback():
+@pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError])
+def test_a_mistake_in_the_code_keeps_its_traceback(kind):
     def read(worker):
         yield worker
-        raise ZeroDivisionError("a bug")
+        raise kind("a bug")
 
     items = read_with(read)
     assert value_of(next(items)) == 0
-    with pytest.raises(ZeroDivisionError, match="a bug"):
+    with pytest.raises(kind, match=r"in read\n(.*\n)*.*a bug"):
         next(items)
 
 
