@@ -113,6 +113,6 @@ def _label(sample: StoredSample) -> int:
         return NO_LABEL
     try:
         label = json.loads(sample.read("json")).get("class")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UnreadableSample(f"its .json is damaged ({error})") from None
     return label if type(label) is int and label >= 0 else NO_LABEL

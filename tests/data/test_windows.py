@@ -122,6 +122,7 @@ def test_without_json_there_is_no_label():
         (4, {"npy": encode_raw(video(4)), "json": b"{"}, "json is damaged"),
         (4, {"npy": encode_raw(video(4)), "json": b"[1]"}, "json is damaged"),
         (4, {"npy": encode_raw(video(4)), "json": b"\xff\xfe"}, "json is damaged"),
+        (4, {"npy": encode_raw(video(4)), "json": b"[" * 200_000}, "json is damaged"),
     ],
 )
 def test_what_cannot_be_used_is_unreadable(frames, files, reason):
