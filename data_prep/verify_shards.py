@@ -14,7 +14,13 @@ from typing import Any
 from tqdm import tqdm
 
 from coordtok.config.errors import DataError, exit_on_user_error, one_line
-from coordtok.data.codec import Frames, UnreadableVideo, decode_frames, decode_raw
+from coordtok.data.codec import (
+    Frames,
+    UnreadableVideo,
+    check_size,
+    decode_frames,
+    decode_raw,
+)
 from coordtok.data.files import write_whole
 from coordtok.data.index import (
     DEFAULT_LANES,
@@ -146,27 +152,28 @@ def _shard_problems(
 
 def _sample_problems(path: Path, sample: SampleEntry, video: VideoSpec) -> Iterator[str]:
     try:
-        frames, _ = _decode(path, sample, sample.frames)
+        _decode(path, sample, sample.frames, (video.height, video.width))
     except UnreadableVideo as error:
-        yield f"{path.name}: sample {sample.key!r} does not decode: {error}"
-        return
-    if frames.shape[1:3] != (video.height, video.width):
-        size, wanted = "{} x {}".format(*frames.shape[1:3]), f"{video.height} x {video.width}"
-        yield f"{path.name}: sample {sample.key!r} is {size}, the index says {wanted}"
+        yield f"{path.name}: sample {sample.key!r} does not decode as the index says: {error}"
 
 
-def _decode(path: Path, sample: SampleEntry, frames: int) -> tuple[Frames, str]:
-    """The first frames of a sample, and the extension they are stored under."""
+def _decode(
+    path: Path, sample: SampleEntry, frames: int, size: tuple[int, int] | None = None
+) -> tuple[Frames, str]:
+    """The first frames of a sample, of that (H, W), and the extension they are stored under."""
     extension = next((ext for ext in VIDEO_EXTENSIONS if ext in sample.files), None)
     if extension is None or not frames:
         raise UnreadableVideo("no frames in it")
-    offset, size = sample.files[extension]
+    offset, length = sample.files[extension]
     with open(path, "rb") as file:
         file.seek(offset)
-        data = file.read(size)
-    if extension == "npy":
-        return decode_raw(data)[:frames], extension
-    return decode_frames(data, 0, frames), extension
+        data = file.read(length)
+    if extension != "npy":
+        return decode_frames(data, 0, frames, size), extension
+    stored = decode_raw(data)[:frames]
+    if size is not None:
+        check_size(stored.shape[1:3], size)
+    return stored, extension
 
 
 def _codec_and_size(

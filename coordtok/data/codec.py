@@ -75,15 +75,20 @@ def encode_h264(frames: Frames, *, crf: float, gop: int, pixel_format: str, fps:
     return buffer.getvalue()
 
 
-def decode_frames(data: bytes, start: int, count: int) -> Frames:
+def decode_frames(
+    data: bytes, start: int, count: int, size: tuple[int, int] | None = None
+) -> Frames:
     """Frames start ... start + count - 1 of an encoded video, (count, H, W, 3) RGB.
 
+    Args:
+        size: the (H, W) that frames must have, compared before room is made for them; None: any.
+
     Raises:
-        UnreadableVideo: damaged, or fewer frames than that.
+        UnreadableVideo: damaged, fewer frames than that, or frames of another size.
     """
     try:
         with _open(data) as container:
-            return _decode_window(container, start, count)
+            return _decode_window(container, start, count, size)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
 
@@ -95,6 +100,14 @@ def count_frames(data: bytes) -> int:
             return len(_packets(container))
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
+
+
+def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Compare the (H, W) of frames with what they must have; raises UnreadableVideo."""
+    if found != wanted:
+        raise UnreadableVideo(
+            f"its frames are {found[0]} x {found[1]}, not {wanted[0]} x {wanted[1]}"
+        )
 
 
 def encode_raw(frames: Frames) -> bytes:
@@ -174,7 +187,9 @@ def _packets(container: av.container.InputContainer, most: int | None = None) ->
     return list(islice((each for each in packets if each.size and each.pts is not None), most))
 
 
-def _decode_window(container: av.container.InputContainer, start: int, count: int) -> Frames:
+def _decode_window(
+    container: av.container.InputContainer, start: int, count: int, size: tuple[int, int] | None
+) -> Frames:
     asked = start >= 0 and count >= 1
     packets = _packets(container, start + count + _MOST_REORDERED if asked else None)
     times = sorted(packet.pts or 0 for packet in packets)
@@ -183,10 +198,12 @@ def _decode_window(container: av.container.InputContainer, start: int, count: in
     first, last = times[start], times[start + count - 1]
     keys = [at for at, each in enumerate(packets) if each.is_keyframe and (each.pts or 0) <= first]
     context = container.streams.video[0].codec_context
+    if size is not None:
+        check_size((context.height, context.width), size)
     context.thread_count = 1
     context.options = {"err_detect": "explode"}
     decoded = _in_range(context, packets[max(keys, default=0) :], first, last)
-    frames = _to_rgb(decoded, count)
+    frames = _to_rgb(decoded, count, size)
     if len(frames) != count:
         raise UnreadableVideo(f"{len(frames)} of the frames {start} to {start + count} decode")
     return frames
@@ -207,13 +224,15 @@ def _in_range(
                 return
 
 
-def _to_rgb(decoded: Iterator[av.VideoFrame], count: int) -> Frames:
+def _to_rgb(decoded: Iterator[av.VideoFrame], count: int, size: tuple[int, int] | None) -> Frames:
     """Decoded frames as (count, H, W, 3) RGB, or fewer where fewer came."""
     frames = np.empty((0, 0, 0, 3), np.uint8)
     converter: _Converter | None = None
     number = 0
     for number, picture in enumerate(decoded, 1):
         if converter is None:
+            if size is not None:  # again: a picture need not be of the size its container states
+                check_size((picture.height, picture.width), size)
             converter = _Converter(picture)
             frames = np.empty((count, picture.height, picture.width, 3), np.uint8)
         frames[number - 1] = converter(picture)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from coordtok.config.errors import DataError
-from coordtok.data.codec import UnreadableVideo, decode_frames, raw_layout
+from coordtok.data.codec import UnreadableVideo, check_size, decode_frames, raw_layout
 from coordtok.data.index import ShardIndex
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.tars import VIDEO_EXTENSIONS
@@ -80,14 +80,12 @@ class VideoWindows:
             raise UnreadableSample(f"it has no video, only .{' .'.join(sorted(files))}")
         if ext == "npy":
             return self._read_raw(sample, start, count)
-        frames = decode_frames(sample.read(ext), start, count)
-        self._check_size(frames.shape[1:3])
-        return frames
+        return decode_frames(sample.read(ext), start, count, (self.height, self.width))
 
     def _read_raw(self, sample: StoredSample, start: int, count: int) -> np.ndarray:
         size = sample.entry.files["npy"][1]
         shape, offset = raw_layout(sample.read("npy", size=min(size, _NPY_HEADER_BYTES)))
-        self._check_size(shape[1:3])
+        check_size(shape[1:3], (self.height, self.width))
         if shape[0] != sample.entry.frames:
             raise UnreadableSample(
                 f"it has {shape[0]} frames, its index says {sample.entry.frames}"
@@ -95,12 +93,6 @@ class VideoWindows:
         frames = np.empty((count, *shape[1:]), np.uint8)
         sample.read_into("npy", offset + start * frames[0].nbytes, frames.reshape(-1).data)
         return frames
-
-    def _check_size(self, stored: tuple[int, ...]) -> None:
-        if stored != (self.height, self.width):
-            raise UnreadableSample(
-                f"its frames are {stored[0]} x {stored[1]}, not {self.height} x {self.width}"
-            )
 
 
 def draw_start(rng: np.random.Generator, stored: int, count: int) -> int:

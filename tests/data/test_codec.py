@@ -2,6 +2,7 @@ import io
 import os
 import subprocess
 import sys
+import tracemalloc
 from fractions import Fraction
 
 import av
@@ -103,7 +104,7 @@ def test_any_rate_and_length_keeps_every_frame(fps, frames):
 
 def test_odd_sizes_keep_their_size_in_444():
     video = moving_picture(5, 33, 47)
-    decoded = decode_frames(encode(video), 0, 5)
+    decoded = decode_frames(encode(video), 0, 5, (33, 47))
     assert decoded.shape == video.shape
     assert psnr(decoded, video) > 35
 
@@ -135,6 +136,18 @@ def test_the_same_frames_give_the_same_bytes_whatever_lay_in_memory_before(tmp_p
 def test_frames_it_does_not_have_are_refused(start, count):
     with pytest.raises(UnreadableVideo, match="of a video of 40"):
         decode_frames(encode(moving_picture()), start, count)
+
+
+def test_frames_of_another_size_are_refused_before_there_is_room_for_them():
+    data = encode(moving_picture(20, 256, 256))
+    assert decode_frames(data, 0, 20, (256, 256)).shape == (20, 256, 256, 3)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableVideo, match="its frames are 256 x 256, not 16 x 32"):
+            decode_frames(data, 0, 20, (16, 32))
+        assert tracemalloc.get_traced_memory()[1] < 256 * 256 * 3
+    finally:
+        tracemalloc.stop()
 
 
 def test_damage_is_one_line():

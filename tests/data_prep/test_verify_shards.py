@@ -116,7 +116,7 @@ DAMAGES = [
     (swap, "shard-000001.tar"),
     (lie_about_frames, "not as the index says"),
     (lie_about_places, "not as the index says"),
-    (lie_about_size, "16 x 16, the index says 64 x 16"),
+    (lie_about_size, "its frames are 16 x 16, not 64 x 16"),
     (lose_index, "--write-index"),
     (break_index, "--write-index"),
 ]
