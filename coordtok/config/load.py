@@ -16,14 +16,30 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from coordtok.config.errors import ConfigError
+from coordtok.config.errors import ConfigError, one_line
 from coordtok.config.schema import RunConfig, ShardSource
 
 T = TypeVar("T")
 
+# ValueError: a date such as 2024-13-01. RecursionError: brackets a thousand deep.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number, as in YAML 1.2."""
+    """Safe YAML in which 1e-4 is a number and a repeated key an error, as in YAML 1.2."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        # Here and not when values are made: by then the keys of << are among a section's own.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} comes twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -62,7 +78,12 @@ def _read_yaml(preset_or_path: str) -> dict[str, Any]:
                 f"did you mean {near[0]!r}" if near else f"presets are {', '.join(preset_names())}"
             )
             raise ConfigError(f"no preset and no file is called {preset_or_path!r}; {hint}")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{preset_or_path} is not text in UTF-8: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"cannot read {preset_or_path}: {error.strerror}") from None
     return parse_yaml(text, preset_or_path)
 
 
@@ -70,8 +91,8 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """A YAML mapping; `name` stands in the error when it is not one."""
     try:
         tree = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {error}") from error
+    except _YAML_ERRORS as error:
+        raise ConfigError(f"{name} is not valid YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{name} must hold a YAML mapping, not {type(tree).__name__}")
     return tree
@@ -90,8 +111,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node = child
     try:
         node[leaf] = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+    except _YAML_ERRORS as error:
+        raise ConfigError(
+            f"override {override!r}: the value is not valid YAML: {one_line(error)}"
+        ) from None
 
 
 def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:

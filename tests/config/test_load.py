@@ -84,6 +84,7 @@ def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
         ("wandb.mode=maybe", "must be one of disabled, online, offline"),
         ("steps", "not of the form key.path=value"),
         ("seed=[", "the value is not valid YAML"),
+        ("optim={lr: 1, lr: 2}", "the key 'lr' comes twice"),
         ("seed.x=1", "must be of type int"),
         ("run_dir=''", "run_dir is empty"),
     ],
@@ -103,10 +104,37 @@ def test_a_missing_key_and_an_unknown_preset_are_named(path: str, tmp_path: Path
         load_config(str(bare))
 
 
-@pytest.mark.parametrize("text", ["- a", "a: [", "3"])
-def test_what_is_not_a_mapping_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"x\.yaml"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("- a", "must hold a YAML mapping"),
+        ("3", "must hold a YAML mapping"),
+        ("a: [", "not valid YAML"),
+        ("a: " + "[" * 5000, "not valid YAML: .*recursion"),
+        ("a: 2024-13-01", "not valid YAML: month"),
+        ("seed: 1\nrun_dir: x\nseed: 2", "the key 'seed' comes twice.*line 3"),
+        ("a: {lr: 1, lr: 2}", "the key 'lr' comes twice"),
+        ("? [a]\n: 1", "not valid YAML"),
+    ],
+)
+def test_what_is_not_a_mapping_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^x\.yaml .*{reason}") as caught:
         parse_yaml(text, "x.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_merged_section_may_repeat_keys() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {c: &c {<<: *a, x: 3}}\nd: {<<: *c, y: 4}"
+    tree = parse_yaml(text, "x.yaml")
+    assert tree["b"] == {"c": {"x": 3, "y": 2}}
+    assert tree["d"] == {"x": 3, "y": 4}
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"run_dir: caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml is not text in UTF-8"):
+        load_config(str(path))
 
 
 def test_a_number_in_scientific_notation_is_a_number() -> None:
