@@ -150,6 +150,37 @@ def test_frames_of_another_size_are_refused_before_there_is_room_for_them():
         tracemalloc.stop()
 
 
+def encode_pictures_of_two_sizes():
+    """Three pictures of 16 x 32, as the mp4 says, and three of 256 x 256."""
+    settings = {"x264-params": "bframes=0:threads=1"}
+    other = av.CodecContext.create("libx264", "w")
+    other.width, other.height, other.pix_fmt = 256, 256, "yuv420p"
+    other.time_base, other.options = 1 / RATE, settings
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 32, 16, "yuv420p", settings
+        packets = []
+        for codec, height, width in [(stream, 16, 32), (other, 256, 256)]:
+            for pixels in moving_picture(3, height, width):
+                packets += codec.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+            packets += codec.encode(None)
+        for number, packet in enumerate(packets):
+            packet.stream, packet.time_base = stream, 1 / RATE
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+def test_a_picture_of_another_size_than_its_video_says_is_refused():
+    data = encode_pictures_of_two_sizes()
+    assert decode_frames(data, 0, 3, (16, 32)).shape == (3, 16, 32, 3)
+    with pytest.raises(UnreadableVideo, match="its frames are 256 x 256, not 16 x 32"):
+        decode_frames(data, 3, 3, (16, 32))
+    with pytest.raises(UnreadableVideo, match="its size changes"):
+        decode_frames(data, 2, 3, (16, 32))
+
+
 def test_damage_is_one_line():
     data = encode(moving_picture())
     body = data.index(b"mdat")
