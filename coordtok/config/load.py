@@ -28,7 +28,7 @@ _YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-4 is a number and a repeated key an error, as in YAML 1.2."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here and not when values are made: by then the keys of << are among a section's own.
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
