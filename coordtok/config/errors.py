@@ -43,20 +43,37 @@ class TrainingError(UserError):
 
 
 def one_line(text: object) -> str:
-    """`text` on one line: names of files may hold newlines, which would break a log's lines."""
-    return " ".join(str(text).split())
+    r"""`text` on one line, and safe to print: strangers' names may hold newlines, which would break
+    a log's lines, and codes that command a terminal, which become \x1b and the like."""
+    line = " ".join(str(text).split())
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else _escaped(each) for each in line)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
-    """Wrap a command's `main`: its return value is the exit code; a `UserError` gives 2."""
+    """Wrap a command's `main`: its return value is the exit code; a `UserError` gives 2, Ctrl-C
+    130 as in a shell."""
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
             return main(*args, **kwargs) or 0
         except UserError as error:
-            if not error.shared or os.environ.get("RANK", "0") == "0":
+            if not error.shared or _is_first_rank():
                 print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
             return 2
+        except KeyboardInterrupt:
+            if _is_first_rank():
+                print("interrupted", file=sys.stderr, flush=True)
+            return 130
 
     return wrapped
+
+
+def _is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
