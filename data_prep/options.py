@@ -164,9 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="processes, or Ray tasks at a time (default: one per core, %(default)s)",
+        help="processes, or Ray tasks at a time (default: one per core it may use, %(default)s)",
     )
     run.add_argument(
         "--distributor",

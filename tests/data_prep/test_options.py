@@ -17,6 +17,11 @@ def test_defaults_are_those_of_the_record():
     assert run.distributor == "local"
 
 
+def test_by_default_there_is_a_worker_for_each_core_this_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 4, 5})
+    assert parse(NEEDED)[1].workers == 3
+
+
 def test_ranges_and_rates():
     options, _ = parse([*NEEDED, "--frames", "9360:11700", "--fps", "30000/1001"])
     assert options.frames == (9360, 11700)
