@@ -26,16 +26,15 @@ from coordtok.data.index import (
     DEFAULT_LANES,
     INDEX_NAME,
     SHARD_NAME,
+    UNEVEN,
     SampleEntry,
     ShardEntry,
     ShardIndex,
     VideoSpec,
-    lane_sizes,
+    unevenness,
 )
 from coordtok.data.tars import VIDEO_EXTENSIONS, index_tar, read_members
 from data_prep.options import OneLineParser
-
-UNEVEN = 0.1  # lanes that differ by more than this share repeat some samples far more often
 
 
 @dataclass
@@ -99,12 +98,6 @@ def even_lanes(shard_samples: Sequence[int], wanted: int = DEFAULT_LANES) -> int
     divisors = [lanes for lanes in range(1, wanted + 1) if wanted % lanes == 0]
     fitting = [lanes for lanes in divisors if lanes <= len(shard_samples)]
     return max(lanes for lanes in fitting if unevenness(shard_samples, lanes) <= UNEVEN)
-
-
-def unevenness(shard_samples: Sequence[int], lanes: int) -> float:
-    """How much fewer samples the smallest lane has than the largest, as a share of the largest."""
-    sizes = lane_sizes(shard_samples, lanes)
-    return 1 - min(sizes) / max(1, *sizes)
 
 
 def _index_text(folder: Path) -> str:

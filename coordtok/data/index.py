@@ -22,7 +22,8 @@ INDEX_VERSION = 1
 DEFAULT_LANES = 96
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REBUILD = "make it anew: python -m data_prep.verify_shards DIR --write-index"
+WRITE_INDEX = "make it anew: python -m data_prep.verify_shards DIR --write-index"
+UNEVEN = 0.1  # lanes that differ by more than this share repeat some samples far more often
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,20 @@ class ShardIndex:
         try:
             stored = json.loads(text)
         except ValueError as error:
-            raise DataError(f"{where} is not JSON ({error}): {_REBUILD}") from None
+            raise DataError(f"{where} is not JSON ({error}): {WRITE_INDEX}") from None
         if not isinstance(stored, dict) or stored.get("version") != INDEX_VERSION:
-            raise DataError(f"{where} is not a shard index of version {INDEX_VERSION}: {_REBUILD}")
+            raise DataError(
+                f"{where} is not a shard index of version {INDEX_VERSION}: {WRITE_INDEX}"
+            )
         try:
             index = _index(stored)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise DataError(f"{where} is damaged ({reason}): {_REBUILD}") from None
+            raise DataError(f"{where} is damaged ({reason}): {WRITE_INDEX}") from None
         if stored.get("fingerprint") != index.fingerprint:
-            raise DataError(f"{where} was edited: its fingerprint is of other contents: {_REBUILD}")
+            raise DataError(
+                f"{where} was edited: its fingerprint is of other contents: {WRITE_INDEX}"
+            )
         return index
 
     def _as_dict(self) -> dict[str, Any]:
@@ -122,6 +127,12 @@ def lane_sizes(shard_samples: Iterable[int], lanes: int) -> list[int]:
     """Samples in each lane, from the samples in each shard."""
     counts = list(shard_samples)
     return [sum(counts[lane::lanes]) for lane in range(lanes)]
+
+
+def unevenness(shard_samples: Iterable[int], lanes: int) -> float:
+    """How much fewer samples the smallest lane has than the largest, as a share of the largest."""
+    sizes = lane_sizes(shard_samples, lanes)
+    return 1 - min(sizes) / max(1, *sizes)
 
 
 def _shard_as_dict(shard: ShardEntry) -> dict[str, Any]:

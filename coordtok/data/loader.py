@@ -15,7 +15,7 @@ from itertools import count
 import torch
 
 from coordtok.config.errors import CheckpointError, DataError, one_line
-from coordtok.data.index import lane_sizes
+from coordtok.data.index import UNEVEN, lane_sizes, unevenness
 from coordtok.data.member import UnreadableSample
 from coordtok.data.order import next_position, sample_rng, usable_workers
 from coordtok.data.sequence import (
@@ -45,8 +45,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-_EVEN_LANES = 1.1
 
 
 @dataclass
@@ -212,13 +210,14 @@ class EvalLoader:
 
 
 def _check_lanes(source: OpenedShards, lanes: int, warn: bool) -> None:
-    sizes = lane_sizes(shard_sizes(source.index), lanes)
+    shards = shard_sizes(source.index)
+    sizes = lane_sizes(shards, lanes)
     if not all(sizes):
         raise DataError(
             f"lane {sizes.index(0)} of {source.location} has no samples; rebuild the shards, or "
             "their index with fewer --lanes"
         )
-    if warn and max(sizes) > max(_EVEN_LANES * min(sizes), min(sizes) + 1):
+    if warn and unevenness(shards, lanes) > UNEVEN and max(sizes) > min(sizes) + 1:
         logger.warning(
             "lanes of %s hold between %d and %d samples: those of small lanes are seen more often; "
             "rebuild the shards to even them out",

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from coordtok.config.errors import DataError, one_line
-from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex
+from coordtok.data.index import INDEX_NAME, WRITE_INDEX, SampleEntry, ShardEntry, ShardIndex
 from coordtok.data.member import (
     HEADER_BYTES,
-    WRITE_INDEX,
     Retry,
     StoredSample,
     UnreadableSample,

@@ -9,10 +9,9 @@ import tarfile
 from collections.abc import Callable
 
 from coordtok.config.errors import DataError
-from coordtok.data.index import SampleEntry
+from coordtok.data.index import WRITE_INDEX, SampleEntry
 
 HEADER_BYTES = 512
-WRITE_INDEX = "make it anew: python -m data_prep.verify_shards DIR --write-index"
 
 ReadInto = Callable[[str, int, memoryview], None]
 """(extension, offset in that file, buffer to fill)"""

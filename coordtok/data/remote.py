@@ -16,8 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from coordtok.config.errors import DataError
-from coordtok.data.index import INDEX_NAME, SHARD_NAME, ShardEntry
-from coordtok.data.member import WRITE_INDEX
+from coordtok.data.index import INDEX_NAME, SHARD_NAME, WRITE_INDEX, ShardEntry
 
 PIPE = "pipe:"
 _CHUNK = 1 << 20

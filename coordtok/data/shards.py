@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coordtok.config.errors import DataError, one_line
-from coordtok.data.index import INDEX_NAME, ShardIndex
+from coordtok.data.index import INDEX_NAME, WRITE_INDEX, ShardIndex
 from coordtok.data.local import FolderSource
-from coordtok.data.member import WRITE_INDEX, StoredSample
+from coordtok.data.member import StoredSample
 from coordtok.data.remote import PIPE, HttpSource, PipeSource
 from coordtok.data.streams import StreamedLane
 

@@ -7,10 +7,9 @@ memory until its turn. What is not wanted is read past without being looked at.
 from collections.abc import Iterable
 
 from coordtok.config.errors import DataError
-from coordtok.data.index import SampleEntry, ShardEntry
+from coordtok.data.index import WRITE_INDEX, SampleEntry, ShardEntry
 from coordtok.data.member import (
     HEADER_BYTES,
-    WRITE_INDEX,
     Retry,
     StoredSample,
     UnreadableSample,
