@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,9 @@ class ShardEntry:
     samples: tuple[SampleEntry, ...]
 
 
+_SHARD_FIELDS = {field.name for field in fields(ShardEntry)}
+
+
 @dataclass(frozen=True)
 class VideoSpec:
     """What a training clip is: frames, pixels, and frames per second (None = as in the source)."""
@@ -72,8 +75,7 @@ class ShardIndex:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the index in canonical JSON: two datasets share it only if nothing differs."""
-        canonical = json.dumps(self._as_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest(self._as_dict())
 
     def to_json(self) -> str:
         """The text of `index.json`, fingerprint included."""
@@ -89,7 +91,7 @@ class ShardIndex:
         """
         try:
             stored = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON ({error}): {WRITE_INDEX}") from None
         if not isinstance(stored, dict) or stored.get("version") != INDEX_VERSION:
             raise DataError(
@@ -97,22 +99,28 @@ class ShardIndex:
             )
         try:
             index = _index(stored)
-        except (KeyError, TypeError, ValueError) as error:
+            found = _digest(index._with_shards(stored["shards"]))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise DataError(f"{where} is damaged ({reason}): {WRITE_INDEX}") from None
-        if stored.get("fingerprint") != index.fingerprint:
+        if stored.get("fingerprint") != found:
             raise DataError(
                 f"{where} was edited: its fingerprint is of other contents: {WRITE_INDEX}"
             )
+        vars(index)["fingerprint"] = found  # or the property would put all shards together again
         return index
 
     def _as_dict(self) -> dict[str, Any]:
+        return self._with_shards([_shard_as_dict(shard) for shard in self.shards])
+
+    def _with_shards(self, shards: list[Any]) -> dict[str, Any]:
+        """What is stored, given the `shards` as they are stored."""
         return {
             "version": INDEX_VERSION,
             "video": asdict(self.video),
             "codec": dict(self.codec),
             "lanes": self.lanes,
-            "shards": [_shard_as_dict(shard) for shard in self.shards],
+            "shards": shards,
         }
 
 
@@ -148,6 +156,11 @@ def _shard_as_dict(shard: ShardEntry) -> dict[str, Any]:
     }
 
 
+def _digest(stored: Mapping[str, Any]) -> str:
+    canonical = json.dumps(stored, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def _index(stored: Mapping[str, Any]) -> ShardIndex:
     video = stored["video"]
     spec = VideoSpec(
@@ -176,6 +189,8 @@ def _shard(stored: Mapping[str, Any]) -> ShardEntry:
     sha256 = _text(stored["sha256"], f"sha256 of {name}")
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"sha256 of {name} is not 64 hexadecimal digits")
+    if unknown := stored.keys() - _SHARD_FIELDS:  # they would count in the fingerprint
+        raise ValueError(f"{name} has the unknown field {min(unknown)!r}")
     samples = tuple(_sample(sample, size, name) for sample in _list(stored["samples"], name))
     if len({sample.key for sample in samples}) != len(samples):
         raise ValueError(f"two samples of {name} have one key")

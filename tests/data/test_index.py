@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,7 +33,17 @@ def test_index_survives_json():
     again = ShardIndex.from_json(index.to_json(), "here")
     assert again == index
     assert again.fingerprint == index.fingerprint
+    assert again.fingerprint == replace(again).fingerprint, "read and computed are one"
     assert again.samples == 3
+
+
+def test_the_form_of_the_text_does_not_count():
+    stored = json.loads(make_index().to_json())
+    stored["note"] = "unknown fields of the whole are left out"
+    text = json.dumps(stored, indent=2, sort_keys=True)
+    again = ShardIndex.from_json(text, "here")
+    assert again == make_index()
+    assert again.fingerprint == make_index().fingerprint
 
 
 def test_fingerprint_tells_any_difference_apart():
@@ -72,6 +83,7 @@ BREAKAGES = {
     "height": (put("video", "height", "128"), "height"),
     "video": (put("video", []), "damaged"),
     "codec": (put("codec", {}), "codec"),
+    "unknown field": (put("shards", 0, "colour", "red"), "unknown field 'colour'"),
     "quiet edit": (put("shards", 0, "samples", 0, 1, 17), "fingerprint"),
 }
 
@@ -90,7 +102,7 @@ def test_a_lying_index_is_one_line_naming_the_file_and_the_fix(name):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}", "[" * 200_000])
 def test_text_that_is_no_index_is_refused(text):
     with pytest.raises(DataError, match=r"^here "):
         ShardIndex.from_json(text, "here")
