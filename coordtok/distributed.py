@@ -51,7 +51,7 @@ def setup() -> None:
     if device().type == "cuda":
         torch.cuda.set_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // _ranks_here()))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_here()))
     backend = "cpu:gloo,cuda:nccl" if device().type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
 
@@ -59,11 +59,6 @@ def setup() -> None:
 def _ranks_here() -> int:
     """Ranks on this machine, as the deepspeed launcher or torchrun tells."""
     return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
-
-
-def shutdown() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _free_port() -> int:

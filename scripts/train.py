@@ -69,9 +69,11 @@ def main() -> None:
     args = parse_args()
     run = load_config(args.config, args.overrides)
     quieten()
+    from coordtok import distributed
     from coordtok.train.run import train  # imports deepspeed, which looks at the environment
 
-    build_if_missing(run)
+    distributed.setup()
+    distributed.run_on_main(lambda: build_if_missing(run))
     train(run, args.deepspeed, args.resume, args.allow_grown_data)
 
 

@@ -137,6 +137,8 @@ class TrainConfig:
     replacement: bool = False
     """Draw the patches with replacement."""
     activation_checkpointing: bool = False
+    deterministic: bool = False
+    """On GPUs: only kernels that give the same bits every time, at some cost in speed."""
     log_every: int = 10
     save_every: int = 1000
     eval_every: int = 1000

@@ -11,6 +11,7 @@ files are pickles: load only checkpoints you trust.
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -73,31 +74,48 @@ def committed(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.name <= newest), reverse=True)
 
 
+def rewind(folder: Path, checkpoint: Path) -> None:
+    """Make `checkpoint` the newest of its run: what was saved after it is of another history."""
+    write_atomically(folder / LATEST, checkpoint.name + "\n")
+    for path in folder.glob("step_*"):
+        if path.name > checkpoint.name:
+            (path / MANIFEST).unlink(missing_ok=True)
+
+
 def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None; all ranks share the reading."""
+    return next(filter(None, distributed.gather(_find_own_damage(checkpoint))), None)
+
+
+def _find_own_damage(checkpoint: Path) -> str | None:
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         files = sorted(manifest.items())
     except (OSError, ValueError, AttributeError):
         return f"{MANIFEST} is missing or unreadable"
-    rank, ranks = distributed.rank(), distributed.world_size()
-    own = next(filter(None, (_damage(checkpoint / n, f) for n, f in files[rank::ranks])), None)
-    return next(filter(None, distributed.gather(own)), None)
+    own = files[distributed.rank() :: distributed.world_size()]
+    return next(filter(None, (_damage(checkpoint / name, facts) for name, facts in own)), None)
 
 
 def _damage(path: Path, facts: dict[str, Any]) -> str | None:
-    if not path.is_file():
+    try:
+        size = path.stat().st_size
+        if size != facts["bytes"]:
+            return f"{path.name} has {size} bytes instead of {facts['bytes']}"
+        if _facts(path)["sha256"] != facts["sha256"]:
+            return f"the checksum of {path.name} differs"
+    except FileNotFoundError:
         return f"{path.name} is missing"
-    if path.stat().st_size != facts["bytes"]:
-        return f"{path.name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
-    if _facts(path)["sha256"] != facts["sha256"]:
-        return f"the checksum of {path.name} differs"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
     return None
 
 
 def _facts(path: Path) -> dict[str, Any]:
+    """Size and checksum of a file that is on the disk, and not only on its way there."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
+        os.fsync(file.fileno())
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
@@ -168,13 +186,14 @@ def _attempt(action: Any) -> Exception | None:
 
 def _commit(folder: Path, target: Path) -> Exception | None:
     """Checksum all files, each rank its share; rank 0 writes the manifest, then `latest`."""
-    names = sorted(path.name for path in target.iterdir())
+    names = distributed.broadcast(sorted(path.name for path in target.iterdir()))
     own = names[distributed.rank() :: distributed.world_size()]
-    manifest = {}
-    for part in distributed.gather({name: _facts(target / name) for name in own}):
-        manifest.update(part)
-    if not distributed.is_main():
-        return None
+    facts: dict[str, Any] = {}
+    error = _attempt(lambda: facts.update({name: _facts(target / name) for name in own}))
+    shares = distributed.gather(None if error else facts)
+    if error is not None or not distributed.is_main() or None in shares:
+        return error
+    manifest = {name: fact for share in shares if share for name, fact in share.items()}
 
     def write() -> None:
         write_atomically(target / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
@@ -205,24 +224,27 @@ def _prune(folder: Path, newest: Path, keep_last: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load_engine(engine: Any, checkpoint: Path, universal: bool) -> None:
+def load_engine(engine: Any, checkpoint: Path, convert_in: Path | None) -> None:
     """Weights and optimiser of `checkpoint` into a fresh engine.
 
-    With `universal` the files are converted first (by rank 0, beside the checkpoint, removed
-    afterwards); the engine must have been configured with `checkpoint.load_universal`.
+    With `convert_in`, a folder of the run's own, rank 0 converts the files there first, and removes
+    them afterwards; the engine must have been configured with `checkpoint.load_universal`.
     """
-    if not universal:
+    if convert_in is None:
         engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
         return
-    converted = checkpoint.parent / "universal" / checkpoint.name
-    distributed.run_on_main(lambda: _convert(checkpoint, converted))
-    engine.load_checkpoint(str(converted.parent), tag=converted.name)
-    distributed.barrier()
-    if distributed.is_main():
-        shutil.rmtree(converted.parent, ignore_errors=True)
+    converted = convert_in / "universal" / checkpoint.name
+    try:
+        distributed.run_on_main(lambda: _convert(checkpoint, converted))
+        engine.load_checkpoint(str(converted.parent), tag=converted.name)
+        distributed.barrier()
+    finally:
+        if distributed.is_main():
+            shutil.rmtree(converted.parent, ignore_errors=True)
 
 
 def _convert(checkpoint: Path, converted: Path) -> None:
+    print(f"converting {checkpoint} for this number of ranks", file=sys.stderr)
     shutil.rmtree(converted.parent, ignore_errors=True)
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
     command += ["--input_folder", str(checkpoint), "--output_folder", str(converted)]

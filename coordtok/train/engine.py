@@ -5,8 +5,11 @@ all) and are filled here; the same fact given in both is an error. DeepSpeed its
 inside `coordtok.train`.
 """
 
+import copy
+import difflib
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +21,11 @@ from deepspeed.utils import logger as deepspeed_logger
 from torch import nn
 
 from coordtok import distributed
-from coordtok.config.errors import ConfigError
-from coordtok.config.schema import RunConfig
+from coordtok.config.errors import ConfigError, one_line
+from coordtok.config.schema import OptimConfig, RunConfig
 
 STAGES = (1, 2, 3)
+SECTIONS = ("bf16", "fp16", "zero_optimization", "activation_checkpointing", "data_types", "aio")
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,12 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _check(config: dict[str, Any], path: str) -> None:
+    for key, value in config.items():
+        near = difflib.get_close_matches(key, SECTIONS, 1, cutoff=0.7)
+        if key not in SECTIONS and near:
+            raise ConfigError(f"unknown key {key} in {path}; did you mean {near[0]}")
+        if key in SECTIONS and not isinstance(value, dict):
+            raise ConfigError(f"{key} is {value!r} in {path}; it must be a JSON object")
     stage = config.get("zero_optimization", {}).get("stage")
     if stage not in STAGES:
         raise ConfigError(f"zero_optimization.stage is {stage} in {path}; it must be 1, 2 or 3")
@@ -138,6 +148,12 @@ def _prepare_deepspeed() -> None:
     deepspeed.init_distributed(verbose=False, auto_mpi_discovery=False)
 
 
+def set_optimizer(engine: "deepspeed.DeepSpeedEngine", optim: OptimConfig) -> None:
+    """The run's settings in place of those that came with a checkpoint."""
+    for group in engine.optimizer.param_groups:
+        group.update(betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay)
+
+
 def build_engine(
     build_model: Callable[[], nn.Module], run: RunConfig, sharding: Sharding
 ) -> "deepspeed.DeepSpeedEngine":
@@ -147,7 +163,14 @@ def build_engine(
     of ranks, and a model larger than one rank's memory can be built.
     """
     _prepare_deepspeed()
+    try:
+        deepspeed.DeepSpeedConfig(copy.deepcopy(sharding.config))
+    except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:
+        raise ConfigError(f"DeepSpeed refuses {sharding.source}: {one_line(error)}") from error
     torch.manual_seed(run.seed)
+    if run.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     # Init takes the precision from the config: on a CPU, its `dtype` argument makes bf16 of fp32.
     with deepspeed.zero.Init(config_dict_or_path=sharding.config, enabled=sharding.stage == 3):
         model = build_model()

@@ -77,13 +77,16 @@ class Trainer:
             self.monitor.step(result.loss, self.run.train.global_batch / clock.step())
             if self._due(step, self.run.train.log_every):
                 self._log(step, result, clock)
+            failure = None
             if self._due(step, self.run.train.eval_every):
                 with clock.paused():
-                    self._validate(step)
-            ending = result.stop or result.data_error
+                    failure = self._validate(step)
+            ending = result.stop or result.data_error or failure is not None
             if ending or self._due(step, self.run.train.save_every):
                 with clock.paused():
                     self._save()
+            if failure is not None:
+                raise failure
             if result.data_error:
                 distributed.raise_together(self._data_error)
             if result.stop and step < last_step:
@@ -132,6 +135,8 @@ class Trainer:
         upcoming = self._fetch() if step < self.run.train.steps else []
         result = self._agree(step, clips, torch.cat(losses))
         self.engine.step()
+        if not self.engine.was_step_applied():
+            raise TrainingError(self._not_finite(step))
         if self.ema is not None:
             self.ema.update()
         return result, upcoming
@@ -184,20 +189,35 @@ class Trainer:
     def _grad_norm(self, step: int) -> float:
         norm = float(self.engine.get_global_grad_norm())
         if not math.isfinite(norm):
-            raise TrainingError(
-                f"the gradient is not finite at step {step}; nothing was saved since: lower "
-                "optim.lr or set optim.grad_clip, and start again from the last checkpoint"
-            )
+            raise TrainingError(self._not_finite(step))
         return norm
 
-    def _validate(self, step: int) -> None:
+    def _not_finite(self, step: int) -> str:
+        return (
+            f"the gradient is not finite at step {step}; nothing of it was saved: lower optim.lr "
+            "or set optim.grad_clip, and start again from the last checkpoint"
+        )
+
+    def _validate(self, step: int) -> UserError | None:
+        """PSNR and pictures; what all ranks found wrong with the data, to raise after saving."""
+        try:
+            self._look(step)
+        except UserError as error:
+            return error
+        return None
+
+    def _look(self, step: int) -> None:
         shown = self.run.train.sample_clips
         assert self._last_batch is not None
         trained, rows = look_at_training(self.task, self.engine, self._last_batch, shown)
         self.monitor.picture(f"step_{step:08d}_train", rows)
         if self.val_loader is None:
+            self.monitor.log(step, trained)
+            self.monitor.say(f"step {step}: PSNR {trained['train_psnr']:.2f} dB on training clips")
             return
-        held_out, rows = validate(self.task, self.engine, self.val_loader, shown)
+        held_out, rows, skipped = validate(self.task, self.engine, self.val_loader, shown)
+        for sample in skipped:
+            self.monitor.say(f"warning: skipped unreadable held-out sample {sample}")
         self.monitor.picture(f"step_{step:08d}", rows)
         self.monitor.log(step, {**held_out, **trained})
         self.monitor.say(

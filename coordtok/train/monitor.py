@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from coordtok import distributed
+from coordtok.config.errors import one_line
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.train.run_folder import RunFolder, append_whole
@@ -53,8 +55,7 @@ class Monitor:
             self._unwritten = ""
         except OSError as error:
             self.warn(f"{self._folder.metrics} cannot be written yet: {error.strerror}")
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
+        self._tell_wandb(lambda wandb: wandb.log(values, step=step))
 
     def say(self, text: str) -> None:
         """A line for people, above the progress bar."""
@@ -75,16 +76,21 @@ class Monitor:
         except OSError as error:
             self.warn(f"{path} cannot be written: {error.strerror}")
             return
-        if self._wandb is not None:
-            import wandb
-
-            self._wandb.log({"samples": wandb.Image(str(path), caption=name)})
+        self._tell_wandb(lambda wandb: wandb.log({"samples": _wandb_image(path)}))
 
     def close(self) -> None:
         if self._active:
             self._bar.close()
-            if self._wandb is not None:
-                self._wandb.finish()
+            self._tell_wandb(lambda wandb: wandb.finish())
+
+    def _tell_wandb(self, action: Callable[[Any], Any]) -> None:
+        if self._wandb is None:
+            return
+        try:
+            action(self._wandb)
+        except Exception as error:  # wandb must not decide whether training goes on
+            self._wandb = None
+            self.warn(f"wandb failed and is off from now on: {one_line(error)}")
 
 
 def write_picture(path: Path, rows: list[np.ndarray]) -> None:
@@ -123,6 +129,12 @@ def _start_wandb(run: RunConfig, folder: RunFolder) -> Any:
     except Exception as error:  # wandb must not decide whether training goes on
         print(f"warning: wandb did not start and is off: {error}", file=sys.stderr)
         return None
+
+
+def _wandb_image(path: Path) -> Any:
+    import wandb
+
+    return wandb.Image(str(path), caption=path.stem)
 
 
 def _wandb_id(folder: RunFolder) -> str:

@@ -33,9 +33,20 @@ def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
                 "or drop the flag to continue that run"
             )
         return None
-    if resume != "auto":
-        return _named_checkpoint(Path(resume))
-    return _newest_undamaged(folder.checkpoints)
+    if resume == "auto":
+        return _newest_undamaged(folder.checkpoints)
+    checkpoint = _named_checkpoint(Path(resume))
+    if folder.is_used and not is_inside(checkpoint, folder):
+        raise CheckpointError(
+            f"--resume {resume} is of another run, and {folder.path} already holds one; choose a "
+            "new run_dir, or drop the flag to continue what is there"
+        )
+    return checkpoint
+
+
+def is_inside(checkpoint: Path, folder: RunFolder) -> bool:
+    """Whether a checkpoint is one of the run in `folder`."""
+    return checkpoint.resolve().parent == folder.checkpoints.resolve()
 
 
 def _named_checkpoint(path: Path) -> Path:

@@ -5,25 +5,29 @@ import math
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-
 from coordtok import distributed
 from coordtok.config.errors import CheckpointError
 from coordtok.config.load import to_yaml
 from coordtok.config.schema import RunConfig
 from coordtok.data.loader import EvalLoader, LoaderState, OpenedShards, TrainLoader, open_shards
-from coordtok.train.checkpoint import TrainState, committed, load_engine, read_state
+from coordtok.train.checkpoint import TrainState, committed, load_engine, read_state, rewind
 from coordtok.train.ema import EMA
-from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_batch
+from coordtok.train.engine import (
+    Sharding,
+    build_engine,
+    load_sharding,
+    rank_batch,
+    set_optimizer,
+)
 from coordtok.train.initialise import initialise_from
 from coordtok.train.loop import Progress, Trainer
 from coordtok.train.monitor import Monitor
-from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed
-from coordtok.train.run_folder import RunFolder, write_atomically
+from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
+from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
 from coordtok.train.tasks.tokenizer import TokenizerTask
 
-CHECK_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+CHECK_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 """Largest relative change of the forward check across a save and a load."""
 
 
@@ -41,10 +45,13 @@ def train(
     folder = RunFolder(run.run_dir)
     with ExitStack() as stack:
         distributed.run_on_main(lambda: stack.enter_context(folder.owned()))
+        _check_shared(folder)
         checkpoint = choose_checkpoint(folder, resume)
-        state = None if checkpoint is None else read_state(checkpoint)
+        state = None
+        if checkpoint is not None:
+            state = distributed.together(lambda: read_state(checkpoint))
         if state is not None and state.step >= run.train.steps:
-            _say(f"{folder.path} is finished: step {state.step} of {run.train.steps}")
+            _say(f"{checkpoint} is finished: step {state.step} of {run.train.steps}")
             _say(_farewell(folder, run))
             return
         trainer = assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
@@ -52,6 +59,19 @@ def train(
         finished = trainer.fit()
     if finished:
         _say(_farewell(folder, run))
+
+
+def _check_shared(folder: RunFolder) -> None:
+    owner = distributed.broadcast(folder.owner)
+
+    def check() -> None:
+        if folder.owner != owner:
+            raise CheckpointError(
+                f"{folder.path} is not the same folder on all machines; put run_dir on a disk that "
+                "they share"
+            )
+
+    distributed.together(check)
 
 
 def _farewell(folder: RunFolder, run: RunConfig) -> str:
@@ -95,15 +115,17 @@ def assemble(
         ]
     )
     data = _describe(run, sources)
+    if any(other != data for other in distributed.gather(data)):
+        raise CheckpointError("data.shards differ between machines: give all of them the same")
     if state is not None:
         check_same_run(state, run, data, allow_grown_data)
     progress = _progress(state, sources, data)
     loader = distributed.together(lambda: _train_loader(run, task, sources, progress.loader))
     val_loader = distributed.together(lambda: _val_loader(run, task))
-    engine, ema = _engine(run, sharding, task, checkpoint, state)
-    if distributed.is_main():
-        folder.truncate_metrics(progress.step)
-        write_atomically(folder.config, to_yaml(run))
+    engine, ema = _engine(run, sharding, folder, task, checkpoint, state)
+    if checkpoint is not None and is_inside(checkpoint, folder):
+        distributed.run_on_main(lambda: rewind(folder.checkpoints, checkpoint))
+    distributed.run_on_main(lambda: folder.begin(progress.step, to_yaml(run)))
     monitor = Monitor(run, folder, progress.step)
     return Trainer(
         run, sharding, folder, task, engine, ema, iter(loader), val_loader, data, progress,
@@ -170,6 +192,7 @@ def _val_loader(run: RunConfig, task: TokenizerTask) -> EvalLoader | None:
 def _engine(
     run: RunConfig,
     sharding: Sharding,
+    folder: RunFolder,
     task: TokenizerTask,
     checkpoint: Any,
     state: TrainState | None,
@@ -184,7 +207,8 @@ def _engine(
         sharding.config["checkpoint"] = {"load_universal": True}
     engine = build_engine(task.build_model, run, sharding)
     if state is not None:
-        load_engine(engine, checkpoint, universal)
+        load_engine(engine, checkpoint, folder.checkpoints if universal else None)
+        set_optimizer(engine, run.optim)
         _compare_forward(task.forward_check(engine), state, sharding)
     elif run.train.init_from is not None:
         initialise_from(engine, run.train.init_from)
@@ -195,7 +219,7 @@ def _engine(
 
 
 def _compare_forward(found: float, state: TrainState, sharding: Sharding) -> None:
-    tolerance = CHECK_TOLERANCE[sharding.dtype]
+    tolerance = max(CHECK_TOLERANCE[sharding.precision], CHECK_TOLERANCE[state.precision])
     if not math.isclose(found, state.forward_check, rel_tol=tolerance):
         raise CheckpointError(
             f"the loaded weights score {found} on the check clip, but the checkpoint of step "

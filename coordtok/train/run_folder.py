@@ -19,6 +19,7 @@ from typing import Any
 
 from coordtok.config.errors import CheckpointError
 
+LOCK = "owner.lock"
 PATIENCE_SECONDS = 10
 """The ranks of a run whose launcher was killed let go within this time."""
 
@@ -49,7 +50,7 @@ class RunFolder:
     def owned(self) -> Iterator[None]:
         """Own the folder within the block, or name its owner in a `CheckpointError`."""
         self.create()
-        with open(self.path / "owner.lock", "a+", encoding="utf-8") as lock:
+        with open(self.path / LOCK, "a+", encoding="utf-8") as lock:
             self._acquire(lock)
             try:
                 yield
@@ -64,16 +65,34 @@ class RunFolder:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    lock.seek(0)
-                    owner = lock.read().strip() or "another process"
                     raise CheckpointError(
-                        f"{self.path} is in use by {owner}; stop that run or choose another run_dir"
+                        f"{self.path} is in use by {self.owner or 'another process'}; stop that "
+                        "run or choose another run_dir"
                     ) from None
                 time.sleep(0.2)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.path} cannot be locked ({error.strerror}); choose a run_dir on a file "
+                    "system with locks"
+                ) from error
         lock.truncate(0)
         since = datetime.now().isoformat(timespec="seconds")
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         lock.flush()
+
+    def begin(self, step: int, config: str) -> None:
+        """Drop what was logged beyond `step`, and save the config this run goes on with."""
+        try:
+            self.truncate_metrics(step)
+            write_atomically(self.config, config)
+        except OSError as error:
+            raise CheckpointError(f"cannot write in {self.path}: {error.strerror}") from error
+
+    @property
+    def owner(self) -> str:
+        """Who holds the folder, in words; empty where rank 0's disk is not this one."""
+        path = self.path / LOCK
+        return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines beyond `step`, torn ones included, so that each step has one line."""

@@ -2,7 +2,7 @@
 
 SIGTERM and SIGUSR1 set a flag that the ranks compare at every step (`StopRequest`). Signals sent to
 the `deepspeed` command never reach the ranks, which would live on and write into the run folder
-beside the next run: `watch_launcher` ends them when their launcher is gone.
+beside the next run: `watch_launcher` ends them when their launcher is gone, on its own machine.
 """
 
 import os
@@ -18,7 +18,7 @@ LAUNCHERS = ("deepspeed", "deepspeed.launcher.launch", "torchrun", "torch.distri
 
 
 class StopRequest:
-    """Set by a signal to this process; the second SIGINT still interrupts at once."""
+    """Set by a signal to this process. SIGINT is left alone: it interrupts at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None

@@ -130,6 +130,8 @@ class Run:
         ranks: int = 1,
         json: str | Path = FP32,
         python: Sequence[str] = (),
+        config: str = "",
+        cwd: Path = ROOT,
         **environment: str,
     ) -> Ranks:
         """Start `ranks` processes; `python` are arguments of the interpreter itself."""
@@ -137,13 +139,13 @@ class Run:
             **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks), **environment,
         }  # fmt: skip
-        command = [sys.executable, *python, "scripts/train.py", "--deepspeed", str(json)]
-        command += ["--config", str(self.config), *arguments]
+        command = [sys.executable, *python, str(ROOT / "scripts/train.py"), "--deepspeed"]
+        command += [str(ROOT / json), "--config", config or str(self.config), *arguments]
         return Ranks(
             [
                 subprocess.Popen(
                     command,
-                    cwd=ROOT,
+                    cwd=cwd,
                     env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -36,6 +36,9 @@ def test_shipped_jsons_hold_no_fact_of_the_yaml(path: Path) -> None:
         ({"zero_optimization": {"stage": 0}}, "stage is 0 .* must be 1, 2 or 3"),
         ({"zero_optimization": {}}, "stage is None"),
         ({"fp16": {"enabled": True}}, "use bf16 or fp32"),
+        ({"bf16": True}, "bf16 is True in .*; it must be a JSON object"),
+        ({"zero_optimization": 3}, "zero_optimization is 3"),
+        ({"bf61": {"enabled": True}}, "unknown key bf61 in .*; did you mean bf16"),
         ({"wall_clock_breakdown": "auto"}, 'wall_clock_breakdown is "auto"'),
         (
             {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from coordtok.train.checkpoint import committed
 from tests.train.conftest import FP32, Run
 
 NewRun = Callable[..., Run]
@@ -103,28 +104,56 @@ def test_a_signal_to_one_rank_saves_on_all(new_run: NewRun, number: int) -> None
 @pytest.mark.parametrize(("kills", "ranks"), [(3, 1), pytest.param(10, 2, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun, kills: int, ranks: int) -> None:
     random.seed(kills)
-    steps = 120
-    settings = {"save_every": 5, "eval_every": 50, "keep_last": 2}
-    whole, killed = new_run("whole", train=settings), new_run("killed", train=settings)
+    steps = 60 * kills
+    train, data = {"save_every": 5, "eval_every": 50, "keep_last": 2}, {"workers": 2}
+    whole = new_run("whole", train=train, data=data)
+    killed = new_run("killed", train=train, data=data)
     whole(f"train.steps={steps}", ranks=ranks)
     for _ in range(kills):
         started = killed.start(f"train.steps={steps}", ranks=ranks)
-        time.sleep(random.uniform(4, 9))
+        saved = checkpoint_step(killed)
+        wait_for_step(killed, saved + 1)
+        time.sleep(random.uniform(0, 1))
         started.signal(signal.SIGKILL)
         started.wait()
+    assert 0 < checkpoint_step(killed) < steps
     killed(f"train.steps={steps}", ranks=ranks)
     assert killed.losses() == whole.losses()
     assert killed.lines("val_psnr") == whole.lines("val_psnr")
     assert len(list((killed.folder / "checkpoints").glob("step_*"))) == 2
 
 
-def test_resume_from_a_path_rewinds(new_run: NewRun) -> None:
-    run = new_run(train={"save_every": 2, "keep_last": 0})
+def test_resume_from_a_path_rewinds_and_forgets_what_came_after(new_run: NewRun) -> None:
+    run = new_run(train={"save_every": 2, "keep_last": 2})
     run()
     first = run.losses()
-    output = run("--resume", str(run.folder / "checkpoints" / "step_00000002"))
-    assert "finished" not in output
+    checkpoints = run.folder / "checkpoints"
+    run("--resume", str(checkpoints / "step_00000004"), "train.steps=5", "train.save_every=5")
+    assert [path.name for path in committed(checkpoints)] == ["step_00000005", "step_00000004"]
+    run()
     assert run.losses() == first
+    other = new_run("other")
+    other("train.steps=1")
+    assert "is of another run" in run("--resume", str(other.folder), code=2)
+
+
+def test_changed_optimiser_settings_take_effect(new_run: NewRun) -> None:
+    same, changed = new_run("same"), new_run("changed")
+    for run, weight_decay in ((same, 0.001), (changed, 30.0)):
+        run("train.steps=2")
+        run("train.steps=4", f"optim.weight_decay={weight_decay}")
+    assert same.losses()[3] == changed.losses()[3]
+    assert same.losses()[4] != changed.losses()[4]
+
+
+def test_precision_may_change_and_recomputing_changes_nothing(new_run: NewRun) -> None:
+    run, plain = new_run("run"), new_run("plain")
+    plain("train.steps=3")
+    run("train.steps=3", "train.activation_checkpointing=true")
+    assert run.losses() == plain.losses()
+    run("train.steps=5", json="ds_configs/zero3.json")
+    run("train.steps=6")
+    assert len(run.losses()) == 6
 
 
 def test_a_damaged_checkpoint_is_named_and_an_older_one_continued(new_run: NewRun) -> None:
@@ -182,6 +211,12 @@ def test_grown_data_needs_a_flag_and_begins_a_new_lane_epoch(
     state = json.loads((run.folder / "checkpoints/step_00000004/state.json").read_text())
     assert len(run.losses()) == 4
     assert all(epoch >= 1 for (epoch, _, _) in state["loader"]["cursors"][0])
+
+
+def checkpoint_step(run: Run) -> int:
+    """The step of the newest checkpoint, 0 without one."""
+    found = committed(run.folder / "checkpoints")
+    return int(found[0].name.removeprefix("step_")) if found else 0
 
 
 def wait_for_step(run: Run, step: int, timeout: float = 120) -> None:
