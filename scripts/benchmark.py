@@ -12,7 +12,6 @@ the machine.
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -122,18 +121,13 @@ def measure_train(args: argparse.Namespace) -> "Report":
     if args.steps < 1:
         raise ConfigError(f"--steps {args.steps}: it must be at least 1")
     run = load_config(args.config, args.overrides)
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    from coordtok.benchmarks.train import measure_training  # imports deepspeed, which looks there
+    from coordtok.train.quiet import quieten
+
+    quieten()
+    from coordtok.benchmarks.train import measure_training
 
     own = args.own_shards or any(each.startswith("data.shards=") for each in args.overrides)
     return measure_training(run, args.deepspeed, args.steps, own, args.work_folder)
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 COMMANDS = {

@@ -10,14 +10,12 @@ checkpoint's own files are pickles: export only what you trained or trust.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-import torch
-
 from coordtok.config.errors import exit_on_user_error
 from coordtok.pretrained.write import DTYPES
+from coordtok.train.quiet import quieten
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,8 +43,8 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    from coordtok.train.export import export_checkpoint  # deepspeed looks at the environment
+    quieten()
+    from coordtok.train.export import export_checkpoint
 
     checkpoint, card = export_checkpoint(
         args.source,

@@ -10,14 +10,12 @@ is continued unless --resume says otherwise.
 """
 
 import argparse
-import os
 import sys
-import warnings
 
-import torch
-
+from coordtok import distributed
 from coordtok.config.errors import exit_on_user_error
 from coordtok.config.load import load_config, preset_names
+from coordtok.train.quiet import quieten
 from data_prep.quickstart import build_if_missing
 
 
@@ -58,19 +56,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def quieten() -> None:
-    """Warnings of torch and DeepSpeed about each other, which a user can do nothing about."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-
-
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
     run = load_config(args.config, args.overrides)
     quieten()
-    from coordtok import distributed
-    from coordtok.train.run import train  # imports deepspeed, which looks at the environment
+    from coordtok.train.run import train
 
     distributed.setup()
     distributed.run_on_main(lambda: build_if_missing(run))
