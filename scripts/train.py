@@ -10,7 +10,6 @@ is continued unless --resume says otherwise.
 """
 
 import argparse
-import sys
 
 from coordtok import distributed
 from coordtok.config.errors import exit_on_user_error
@@ -69,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    distributed.leave(main())

@@ -8,7 +8,7 @@ Shapes: B the clips of a micro-batch, otherwise those of the sample reader.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -108,7 +108,7 @@ class TrainLoader:
                 "with, or take its weights alone with train.init_from"
             )
 
-    def __iter__(self) -> Iterator[tuple[Batch, LoaderState]]:
+    def __iter__(self) -> Generator[tuple[Batch, LoaderState], None, None]:
         items = read_ahead(
             self._items, self._read.blank(), workers=self.workers, prefetch=self._prefetch
         )

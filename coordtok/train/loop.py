@@ -7,7 +7,7 @@ still works on this one, and the loader's state that is saved is that of the cli
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ class Trainer:
     task: TokenizerTask
     engine: Any
     ema: EMA | None
-    batches: Iterator[tuple[Batch, LoaderState]]
+    batches: Generator[tuple[Batch, LoaderState], None, None]
     val_loader: EvalLoader | None
     data: list[dict[str, Any]]
     progress: Progress

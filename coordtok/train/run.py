@@ -56,6 +56,7 @@ def train(
             return
         trainer = assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
         stack.callback(trainer.monitor.close)
+        stack.callback(trainer.batches.close)
         finished = trainer.fit()
     if finished:
         _say(_farewell(folder, run))

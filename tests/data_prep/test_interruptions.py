@@ -85,12 +85,19 @@ def test_what_is_finished_is_not_done_again(tmp_path, command_line, many_videos)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def hear_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would all below it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("with_group", [True, False])
 def test_ctrl_c_ends_everything_and_says_how_to_go_on(
     tmp_path, command_line, many_videos, with_group
 ):
     command = [os.fspath(part) for part in command_line(many_videos, tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hear_ctrl_c
+    )
     wait_until(lambda: finished_videos(tmp_path / "out") >= 1)
     workers = psutil.Process(process.pid).children(recursive=True)
     if with_group:

@@ -42,7 +42,9 @@ def all_end(processes: list[psutil.Process], seconds: float) -> bool:
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_ranks_end_with_their_launcher_and_the_run_goes_on(new_run: NewRun, number: int) -> None:
     run = new_run(data={"workers": 1}, train={"save_every": 2})
     launched = launch(run, ENDLESS)
