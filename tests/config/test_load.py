@@ -5,6 +5,7 @@ import yaml
 
 from coordtok.config.errors import ConfigError
 from coordtok.config.load import load_config, parse_yaml, preset_names, to_dict, to_yaml
+from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
 
 MINIMAL = {
     "run_dir": "runs/x",
@@ -51,6 +52,25 @@ def test_overrides_reach_every_depth_and_keep_their_types(path: str) -> None:
     assert config.run_dir == "a=b"
 
 
+def test_the_name_of_a_model_tells_its_kind(path: str) -> None:
+    assert isinstance(load_config(path).model, TokenizerModelConfig)
+    named = load_config(path, ["model={name: dit, dim: 64, heads: 2}"]).model
+    assert isinstance(named, DiTModelConfig)
+    assert named.dim == 64
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.guidance=2", "a model of no classes takes only 1"),
+        ("perceptual={weight: 1}", "a generator sees no pixels"),
+    ],
+)
+def test_a_generator_refuses_what_it_cannot_use(path: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, ["model={name: dit}", override])
+
+
 def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
     assert [s.path for s in load_config(path, ["data.shards=a"]).data.shards] == ["a"]
     mixed = load_config(path, ["data.shards=[a, {path: 'pipe:cat {name}', weight: 2}]"])
@@ -80,6 +100,20 @@ def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
         ("data.shards=[{path: a, weight: 0}]", "weights must be positive"),
         ("data.shards=[{path: a, wait: 1}]", "unknown key data.shards.wait; did you mean"),
         ("data.shards=3", "data.shards has 3"),
+        ("model.name=vae", "model.name is 'vae'; it must be one of coordtok, dit"),
+        ("model={name: dit, patch: 3}", "model.plane_size is 32 along t, which model.patch 3"),
+        ("model={name: dit, frames: 3}", "unknown key model.frames"),
+        ("model={name: dit, label_dropout: 1}", "model.label_dropout is 1.0; it must lie in"),
+        ("tokenizer=exports/a", "only a generator has one"),
+        ("perceptual.weight=1", "single patches make no picture"),
+        ("perceptual.weight=-1", "perceptual.weight is -1.0; it must be at least 0"),
+        ("train={steps: 1, global_batch: 1, whole_frames: true, points: 300}", "frame's 256"),
+        ("flow.logit_std=0", "flow.logit_std is 0.0; it must be positive"),
+        ("sampler.steps=0", "sampler.steps is 0; it must lie between 1 and"),
+        ("sampler.steps=100000000", "it must lie between 1 and"),
+        ("sampler.last_step=1", "sampler.last_step is 1.0; it must lie between"),
+        ("sampler.guidance_interval=[0.5,0.5]", "it must be a part of 0, 1"),
+        ("sampler.tolerance=0", "sampler.tolerance is 0.0"),
         ("ema.decay=1", "it must lie in"),
         ("wandb.mode=maybe", "must be one of disabled, online, offline"),
         ("steps", "not of the form key.path=value"),
