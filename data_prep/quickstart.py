@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from coordtok.config.errors import DataError, exit_on_user_error
 from coordtok.config.load import load_config
-from coordtok.config.schema import RunConfig
+from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.index import INDEX_NAME
 from data_prep import build_shards
 
@@ -38,6 +38,7 @@ def build() -> None:
     """Both sides of the split, at the size of the preset `quickstart`; nothing that is there."""
     preset = load_config("quickstart")
     assert preset.data.val_shards is not None
+    assert isinstance(preset.model, TokenizerModelConfig)
     clip = str(preset.model.frames)
     size = ["--height", str(preset.model.height), "--width", str(preset.model.width)]
     size += ["--clip-frames", clip]

@@ -23,8 +23,9 @@ from coordtok import distributed
 from coordtok.benchmarks.communication import traced_collective_seconds
 from coordtok.benchmarks.report import Report, table
 from coordtok.benchmarks.synthetic import write_noise_shards
+from coordtok.config.errors import ConfigError
 from coordtok.config.load import to_dict
-from coordtok.config.schema import RunConfig, ShardSource
+from coordtok.config.schema import DiTModelConfig, RunConfig, ShardSource
 from coordtok.data.index import VideoSpec
 from coordtok.train.engine import Sharding, load_sharding
 from coordtok.train.loop import Trainer
@@ -112,6 +113,8 @@ def _to_measure(run: RunConfig, work: Path, steps: int, own_shards: bool) -> Run
     """The run without what is no part of a step, in a folder of its own."""
     data = replace(run.data, val_shards=None)
     if not own_shards:
+        if isinstance(run.model, DiTModelConfig):
+            raise ConfigError(f"{run.model.name} trains on latents: encode some, and --own-shards")
         clip = VideoSpec(run.model.frames, run.model.height, run.model.width, None)
         lanes = distributed.world_size() * max(1, run.data.workers)
         (noise := work / "noise").mkdir(exist_ok=True)
@@ -166,7 +169,7 @@ def _shown(trainer: Trainer) -> Iterator[int]:
     began = time.perf_counter()
     for step, result in trainer.steps():
         rate = step * trainer.run.train.global_batch / (time.perf_counter() - began)
-        trainer.monitor.step(result.loss, rate)
+        trainer.monitor.step(result.losses["loss"], rate)
         yield step
 
 

@@ -15,7 +15,11 @@ from typing import Any, Literal, NamedTuple
 import coordtok
 from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.load import build, to_dict
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.schema import (
+    DiTModelConfig,
+    SamplerConfig,
+    TokenizerModelConfig,
+)
 
 FORMAT = "coordtok export"
 VERSION = 1
@@ -35,6 +39,28 @@ class TokenizerSettings:
             raise ConfigError(
                 f"settings.points_per_pass is {self.points_per_pass}; it must be at least 1"
             )
+
+
+@dataclass(frozen=True)
+class TokenizerReference:
+    """The tokenizer whose latents a generator makes."""
+
+    path: str
+    """Where its export lay; it may have moved."""
+    fingerprint: str
+    """Of its model and weights (coordtok.pretrained.fingerprint)."""
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """What a generator's numbers mean, and how it is meant to be sampled."""
+
+    statistics: dict
+    """`mean` and `std` of the latents for each plane and channel, with which they were normalised
+    (coordtok.diffusion.statistics)."""
+    tokenizer: TokenizerReference | None = None
+    """None where it is not known: weights of the authors' release."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
 
 @dataclass(frozen=True)
@@ -58,15 +84,19 @@ class Kind(NamedTuple):
     """What loads it, for messages."""
 
 
-KINDS = {"coordtok": Kind(TokenizerModelConfig, TokenizerSettings, "CoordTok.from_pretrained")}
+KINDS = {
+    "coordtok": Kind(TokenizerModelConfig, TokenizerSettings, "CoordTok.from_pretrained"),
+    "dit": Kind(DiTModelConfig, GeneratorSettings, "TriplaneDiT.from_pretrained"),
+}
 
 
 @dataclass(frozen=True)
 class Card:
     """The contents of `config.json`."""
 
-    model: TokenizerModelConfig
-    settings: TokenizerSettings
+    model: Any
+    """Of the class that `KINDS` names for the kind; so with `settings`."""
+    settings: Any
     origin: Origin
 
     @property

@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class TrainState:
     precision: str
     forward_check: float
     """Loss of the weights on a fixed batch, compared after loading."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the task fixed when the run began."""
 
 
 def tag_of(step: int) -> str:

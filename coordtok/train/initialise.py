@@ -12,7 +12,7 @@ from torch import nn
 
 from coordtok import distributed
 from coordtok.config.errors import CheckpointError
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.schema import ModelConfig
 from coordtok.pretrained.load import first_difference
 from coordtok.train.weights import Weights, read_weights
 
@@ -43,13 +43,13 @@ def _shape(parameter: nn.Parameter) -> torch.Size:
 
 
 def _check_same_model(
-    found: Weights, config: TokenizerModelConfig, shapes: dict[str, torch.Size], path: str
+    found: Weights, config: ModelConfig, shapes: dict[str, torch.Size], path: str
 ) -> None:
     """Shapes alone would not tell: heads and the axes of patches do not show in them."""
     there, here = asdict(found.model), asdict(config)
-    names = [name for name in here if there[name] != here[name] and name not in FREE_TO_CHANGE]
+    names = [name for name in here if there.get(name) != here[name] and name not in FREE_TO_CHANGE]
     if names:
-        difference = f"model.{names[0]} is {there[names[0]]} there and {here[names[0]]} here"
+        difference = f"model.{names[0]} is {there.get(names[0])} there and {here[names[0]]} here"
     else:
         stored = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
         wanted = {name: tuple(shape) for name, shape in shapes.items()}

@@ -27,13 +27,13 @@ from coordtok.train.monitor import Monitor
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.schedule import learning_rate
 from coordtok.train.signals import StopRequest
-from coordtok.train.tasks.tokenizer import TokenizerTask
+from coordtok.train.tasks.task import Task
 from coordtok.train.validation import look_at_training, validate
 
 
 class StepResult(NamedTuple):
-    loss: float
-    """Mean over the global batch of the clips' losses."""
+    losses: dict[str, float]
+    """Mean over the global batch: "loss", and what the task reports beside it."""
     stop: bool
     data_error: bool
 
@@ -55,7 +55,7 @@ class Trainer:
     run: RunConfig
     sharding: Sharding
     folder: RunFolder
-    task: TokenizerTask
+    task: Task
     engine: Any
     ema: EMA | None
     batches: Generator[tuple[Batch, LoaderState], None, None]
@@ -74,7 +74,7 @@ class Trainer:
         clock = Clock(self.progress.seconds)
         for step, result in self.steps():
             self.progress.seconds = clock.total()
-            self.monitor.step(result.loss, self.run.train.global_batch / clock.step())
+            self.monitor.step(result.losses["loss"], self.run.train.global_batch / clock.step())
             if self._due(step, self.run.train.log_every):
                 self._log(step, result, clock)
             failure = None
@@ -124,16 +124,17 @@ class Trainer:
         rate = learning_rate(self.run.optim, step, self.run.train.steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        losses: list[torch.Tensor] = []
+        losses: list[dict[str, torch.Tensor]] = []
         for batch, self.progress.loader in clips:
             if losses:
                 self.engine.step()  # not at the accumulation boundary: only counts the micro-batch
-            loss_B = self.task.loss(self.engine, batch)
-            self.engine.backward(loss_B.mean())
-            losses.append(loss_B.detach())
+            parts = self.task.loss(self.engine, batch)
+            self.engine.backward(parts["loss"].mean())
+            losses.append({name: loss_B.detach() for name, loss_B in parts.items()})
         self._last_batch = clips[-1][0]
         upcoming = self._fetch() if step < self.run.train.steps else []
-        result = self._agree(step, clips, torch.cat(losses))
+        merged = {name: torch.cat([parts[name] for parts in losses]) for name in losses[0]}
+        result = self._agree(step, clips, merged)
         self.engine.step()
         if not self.engine.was_step_applied():
             raise TrainingError(self._not_finite(step))
@@ -142,22 +143,23 @@ class Trainer:
         return result, upcoming
 
     def _agree(
-        self, step: int, clips: list[tuple[Batch, LoaderState]], loss_B: torch.Tensor
+        self, step: int, clips: list[tuple[Batch, LoaderState]], losses: dict[str, torch.Tensor]
     ) -> StepResult:
         """What all ranks found in this step; a loss that is not finite ends the run before the
         update, naming the clips."""
-        finite_B = torch.isfinite(loss_B)
+        finite_B = torch.isfinite(losses["loss"])
         skipped = [sample for batch, _ in clips for sample in batch.skipped]
         for sample in skipped:
             self.monitor.warn(f"skipped unreadable sample {sample}")
         flags = [self.stop.is_set, self._data_error is not None, len(skipped)]
         found = torch.cat(
             [
-                torch.stack([loss_B.double().sum(), (~finite_B).sum().double()]),
-                torch.tensor(flags, dtype=torch.float64, device=loss_B.device),
+                torch.stack([loss_B.double().sum() for loss_B in losses.values()]),
+                (~finite_B).sum().double()[None],
+                torch.tensor(flags, dtype=torch.float64, device=finite_B.device),
             ]
         )
-        loss, bad, stop, data_error, skips = distributed.sum_over_ranks(found).tolist()
+        *sums, bad, stop, data_error, skips = distributed.sum_over_ranks(found).tolist()
         self.progress.skipped += int(skips)
         if bad:
             keys = [sample.key for batch, _ in clips for sample in batch.ids]
@@ -167,14 +169,15 @@ class Trainer:
                 f"the loss is not finite at step {step} for {', '.join(named)}; the weights were "
                 "not updated: look at these clips, or lower optim.lr and start again"
             )
-        return StepResult(loss / self.run.train.global_batch, stop > 0, data_error > 0)
+        means = {name: total / self.run.train.global_batch for name, total in zip(losses, sums)}
+        return StepResult(means, stop > 0, data_error > 0)
 
     def _log(self, step: int, result: StepResult, clock: Clock) -> None:
         lap = clock.lap()
         self.monitor.log(
             step,
             {
-                "loss": result.loss,
+                **result.losses,
                 "lr": learning_rate(self.run.optim, step, self.run.train.steps),
                 "grad_norm": self._grad_norm(step),
                 "clips_per_s": self.run.train.global_batch * lap.steps / lap.seconds,
@@ -207,23 +210,25 @@ class Trainer:
         return None
 
     def _look(self, step: int) -> None:
-        shown = self.run.train.sample_clips
+        train, form = self.run.train, self.task.headline.form.format
         assert self._last_batch is not None
-        trained, rows = look_at_training(self.task, self.engine, self._last_batch, shown)
-        self.monitor.picture(f"step_{step:08d}_train", rows)
-        if self.val_loader is None:
-            self.monitor.log(step, trained)
-            self.monitor.say(f"step {step}: PSNR {trained['train_psnr']:.2f} dB on training clips")
-            return
-        held_out, rows, skipped = validate(self.task, self.engine, self.val_loader, shown)
-        for sample in skipped:
-            self.monitor.say(f"warning: skipped unreadable held-out sample {sample}")
-        self.monitor.picture(f"step_{step:08d}", rows)
-        self.monitor.log(step, {**held_out, **trained})
-        self.monitor.say(
-            f"step {step}: PSNR {held_out['val_psnr']:.2f} dB on held-out clips, "
-            f"{trained['train_psnr']:.2f} dB on clips just trained on"
+        trained = look_at_training(
+            self.task, self.engine, self._last_batch, train.eval_batch, train.sample_clips
         )
+        values: dict[str, Any] = {f"train_{name}": mean for name, mean in trained.values.items()}
+        message = f"{form(trained.values[self.task.headline.name])} on clips just trained on"
+        if self.val_loader is not None:
+            held_out = validate(self.task, self.engine, self.val_loader, train.sample_clips)
+            for sample in held_out.skipped:
+                self.monitor.say(f"warning: skipped unreadable held-out sample {sample}")
+            values |= {f"val_{name}": mean for name, mean in held_out.values.items()}
+            values |= {"val_clips": held_out.clips, "val_skipped": len(held_out.skipped)}
+            message = f"{form(held_out.values[self.task.headline.name])} on held-out, {message}"
+            self.monitor.picture(f"step_{step:08d}", held_out.rows)
+        self.monitor.picture(f"step_{step:08d}_train", trained.rows)
+        self.monitor.picture(f"step_{step:08d}_samples", self.task.samples(self.engine, self.ema))
+        self.monitor.log(step, {**values, **self.task.score_settings})
+        self.monitor.say(f"step {step}: {message}")
 
     def _save(self) -> None:
         self._grad_norm(self.progress.step)
@@ -239,6 +244,7 @@ class Trainer:
             zero_stage=self.sharding.stage,
             precision=self.sharding.precision,
             forward_check=self.task.forward_check(self.engine),
+            facts=self.task.facts,
         )
         checkpoint.save(
             self.folder.checkpoints, self.engine, self.ema, state, self.run.train.keep_last

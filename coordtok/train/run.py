@@ -8,7 +8,7 @@ from typing import Any
 from coordtok import distributed
 from coordtok.config.errors import CheckpointError
 from coordtok.config.load import to_yaml
-from coordtok.config.schema import RunConfig
+from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.loader import EvalLoader, LoaderState, OpenedShards, TrainLoader, open_shards
 from coordtok.train.checkpoint import TrainState, committed, load_engine, read_state, rewind
 from coordtok.train.ema import EMA
@@ -25,6 +25,7 @@ from coordtok.train.monitor import Monitor
 from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
+from coordtok.train.tasks.task import Task
 from coordtok.train.tasks.tokenizer import TokenizerTask
 
 CHECK_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -108,7 +109,6 @@ def assemble(
     stop: StopRequest,
 ) -> Trainer:
     """Every part of a run, at the state of `checkpoint` or at the beginning."""
-    task = TokenizerTask(run, distributed.device())
     sources = distributed.together(
         lambda: [
             open_shards(source.path, source.weight, run.data.io_retries)
@@ -120,6 +120,7 @@ def assemble(
         raise CheckpointError("data.shards differ between machines: give all of them the same")
     if state is not None:
         check_same_run(state, run, data, allow_grown_data)
+    task = distributed.together(lambda: _task(run))
     progress = _progress(state, sources, data)
     loader = distributed.together(lambda: _train_loader(run, task, sources, progress.loader))
     val_loader = distributed.together(lambda: _val_loader(run, task))
@@ -132,6 +133,11 @@ def assemble(
         run, sharding, folder, task, engine, ema, iter(loader), val_loader, data, progress,
         monitor, stop,
     )  # fmt: skip
+
+
+def _task(run: RunConfig) -> Task:
+    assert isinstance(run.model, TokenizerModelConfig)
+    return TokenizerTask(run, run.model, distributed.device())
 
 
 def _describe(run: RunConfig, sources: list[OpenedShards]) -> list[dict[str, Any]]:
@@ -160,7 +166,7 @@ def _progress(
 
 
 def _train_loader(
-    run: RunConfig, task: TokenizerTask, sources: list[OpenedShards], state: LoaderState
+    run: RunConfig, task: Task, sources: list[OpenedShards], state: LoaderState
 ) -> TrainLoader:
     return TrainLoader(
         sources,
@@ -177,7 +183,7 @@ def _train_loader(
     )
 
 
-def _val_loader(run: RunConfig, task: TokenizerTask) -> EvalLoader | None:
+def _val_loader(run: RunConfig, task: Task) -> EvalLoader | None:
     if run.data.val_shards is None:
         return None
     return EvalLoader(
@@ -194,7 +200,7 @@ def _engine(
     run: RunConfig,
     sharding: Sharding,
     folder: RunFolder,
-    task: TokenizerTask,
+    task: Task,
     checkpoint: Any,
     state: TrainState | None,
 ) -> tuple[Any, EMA | None]:

@@ -13,7 +13,7 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 
 from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build
-from coordtok.config.schema import RunConfig, TokenizerModelConfig
+from coordtok.config.schema import ModelConfig, RunConfig
 from coordtok.pretrained.card import CONFIG, WEIGHTS
 from coordtok.pretrained.load import read_export
 from coordtok.train.checkpoint import MANIFEST, committed, read_state
@@ -22,7 +22,7 @@ from coordtok.train.checkpoint import MANIFEST, committed, read_state
 class Weights(NamedTuple):
     """A model's config and its tensors by name."""
 
-    model: TokenizerModelConfig
+    model: ModelConfig
     tensors: dict[str, torch.Tensor]
 
 

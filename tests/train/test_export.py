@@ -54,7 +54,8 @@ def check_both_exports(run: Run, tmp_path: Path) -> None:
         torch.testing.assert_close(ema[name], tensor, atol=1e-5, rtol=0)
         assert not torch.equal(ema[name], tensor)
     state = read_state(checkpoint)
-    task = TokenizerTask(build(RunConfig, state.config), torch.device("cpu"))
+    run = build(RunConfig, state.config)
+    task = TokenizerTask(run, run.model, torch.device("cpu"))
     model = models["raw"].to(getattr(torch, state.precision))
     assert task.forward_check(model) == pytest.approx(state.forward_check, rel=1e-4)
 

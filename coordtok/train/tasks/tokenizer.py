@@ -6,13 +6,13 @@ there; which patches are decoded is drawn on the host from each sample's own gen
 Shapes: B batch, T frames, H rows, W columns, N patches, G groups, F shown frames, P a patch.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from coordtok.config.errors import ConfigError
-from coordtok.config.schema import RunConfig
+from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.loader import Batch, VideoWindows
 from coordtok.data.order import sample_rng
 from coordtok.evaluation.metrics import psnr
@@ -23,47 +23,45 @@ from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.geometry.sampling import draw_points
 from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.tokenizer import CoordTok
+from coordtok.train.ema import EMA
+from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8
 
 
-class ClipScore(NamedTuple):
-    """A held-out clip's PSNR in dB, that of showing its mean frame, and frames for a picture."""
-
-    psnr: float
-    psnr_mean_frame: float
-    original_FHW3: np.ndarray
-    reconstruction_FHW3: np.ndarray
-
-
 class TokenizerTask:
-    def __init__(self, run: RunConfig, device: torch.device) -> None:
+    headline = Headline("psnr", "PSNR {:.2f} dB")
+
+    def __init__(self, run: RunConfig, model: TokenizerModelConfig, device: torch.device) -> None:
         self.run = run
+        self.model = model
         self.device = device
-        self.grid = PatchGrid(run.model.video_size, run.model.decoder_patch)
+        self.facts: dict[str, Any] = {}
+        self.grid = PatchGrid(model.video_size, model.decoder_patch)
         if run.train.points > self.grid.count and not run.train.replacement:
             raise ConfigError(
                 f"train.points is {run.train.points}, but a clip has {self.grid.count} patches; "
                 "lower it or set train.replacement=true"
             )
         groups = slab_groups(self.grid, run.train.points)
-        self.points_per_pass = max(len(group) for group in groups) * self.grid.per_slab
+        points_per_pass = max(len(group) for group in groups) * self.grid.per_slab
+        self.score_settings = {"points_per_pass": points_per_pass}
         self._passes = [group_index(self.grid, group) for group in groups]
 
     def build_model(self) -> CoordTok:
-        model = CoordTok(self.run.model)
+        model = CoordTok(self.model)
         model.points_per_pass = self.run.train.points
         model.set_activation_checkpointing(self.run.train.activation_checkpointing)
         return model
 
     def reader(self) -> VideoWindows:
-        return VideoWindows(*self.run.model.video_size)
+        return VideoWindows(*self.model.video_size)
 
-    def loss(self, engine: Any, batch: Batch) -> torch.Tensor:
-        """Loss of each clip, (B,) float32: mean squared error on its drawn patches."""
+    def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        """Of each clip, (B,) float32: mean squared error on its drawn patches."""
         video_BTHW3 = batch.data["video"].to(self.device, non_blocking=True)
         index_BN3 = self._draw(batch).to(self.device, non_blocking=True)
-        return self._loss(engine, video_BTHW3, index_BN3, batch.data["num_frames"])
+        return {"loss": self._loss(engine, video_BTHW3, index_BN3, batch.data["num_frames"])}
 
     def _loss(
         self,
@@ -73,7 +71,7 @@ class TokenizerTask:
         num_frames_B: torch.Tensor,
     ) -> torch.Tensor:
         target = from_uint8(gather(video_BTHW3, index_BN3, self.grid.patch))
-        is_whole = bool((num_frames_B == self.run.model.frames).all())
+        is_whole = bool((num_frames_B == self.model.frames).all())
         predicted = engine(video_BTHW3, index_BN3, None if is_whole else num_frames_B)
         return mse_per_clip(predicted, target)
 
@@ -97,15 +95,13 @@ class TokenizerTask:
         index = draw_points(rng, self.grid, min(256, self.grid.count))
         video_BTHW3 = torch.from_numpy(video).to(self.device)
         index_BN3 = torch.from_numpy(index)[None].to(self.device)
-        frames_B = torch.tensor([self.run.model.frames])
+        frames_B = torch.tensor([self.model.frames])
         return float(self._loss(engine, video_BTHW3, index_BN3, frames_B))
 
     @torch.no_grad()
     def score(self, engine: Any, batch: Batch) -> list[ClipScore | None]:
-        """Reconstruct every frame of each clip; None for those that only fill up the batch.
-
-        All ranks must call this as often: the forward pass is collective under ZeRO-3.
-        """
+        """PSNR in dB of all frames of each clip, beside that of showing its mean frame; a line of
+        originals and one of reconstructions."""
         video_BTHW3 = batch.data["video"].to(self.device)
         predicted_BTHW3 = self._reconstruct(engine, video_BTHW3, batch.data["num_frames"])
         target_BTHW3 = from_uint8(video_BTHW3)
@@ -115,6 +111,10 @@ class TokenizerTask:
                 zip(batch.data["num_frames"].tolist(), batch.data["valid"].tolist())
             )
         ]
+
+    def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
+        """None: a tokenizer makes nothing of its own."""
+        return []
 
     def _reconstruct(
         self, engine: Any, video_BTHW3: torch.Tensor, num_frames_B: torch.Tensor
@@ -132,9 +132,9 @@ class TokenizerTask:
 def _score(predicted_THW3: torch.Tensor, target_THW3: torch.Tensor) -> ClipScore:
     mean_frame = target_THW3.mean(0, keepdim=True).expand_as(target_THW3)
     shown = torch.linspace(0, len(target_THW3) - 1, SHOWN_FRAMES).long()
-    return ClipScore(
-        psnr(predicted_THW3, target_THW3),
-        psnr(mean_frame, target_THW3),
-        to_uint8(target_THW3[shown]).cpu().numpy(),
-        to_uint8(predicted_THW3[shown]).cpu().numpy(),
-    )
+    values = {
+        "psnr": psnr(predicted_THW3, target_THW3),
+        "psnr_mean_frame": psnr(mean_frame, target_THW3),
+    }
+    rows = [to_uint8(video[shown]).cpu().numpy() for video in (target_THW3, predicted_THW3)]
+    return ClipScore(values, rows)

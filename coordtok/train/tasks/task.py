@@ -1,0 +1,59 @@
+"""What the loop asks of whatever is trained: a tokenizer or a generator.
+
+Every method that takes the engine is collective: all ranks call it as often, because the forward
+pass is collective under ZeRO-3.
+
+Shapes: B clips, F frames, H rows, W columns, 3 colours.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from coordtok.data.loader import Batch
+from coordtok.data.sequence import SampleReader
+from coordtok.train.ema import EMA
+
+
+class ClipScore(NamedTuple):
+    """A clip's scores by name, and lines of frames (F, H, W, 3) uint8 for a picture."""
+
+    values: dict[str, float]
+    rows: list[np.ndarray]
+
+
+class Headline(NamedTuple):
+    """The score that people are told: its name, and how it is written."""
+
+    name: str
+    form: str
+
+
+class Task(Protocol):
+    headline: Headline
+    score_settings: dict[str, Any]
+    """What the scores depend on, logged beside them."""
+    facts: dict[str, Any]
+    """Plain JSON that was fixed when the run began; every checkpoint keeps it."""
+
+    def build_model(self) -> nn.Module: ...
+
+    def reader(self) -> SampleReader: ...
+
+    def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        """Of each clip, (B,) float32: "loss" is trained on, anything else is logged beside it."""
+        ...
+
+    def forward_check(self, engine: Any) -> float:
+        """Loss on a fixed input: what a checkpoint's weights must reproduce when loaded."""
+        ...
+
+    def score(self, engine: Any, batch: Batch) -> list[ClipScore | None]:
+        """Of each clip; None for those that only fill up the batch."""
+        ...
+
+    def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
+        """Lines (F, H, W, 3) uint8 of a picture of what the model makes; none by default."""
+        ...
