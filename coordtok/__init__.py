@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coordtok.geometry.triplane import Triplane as Triplane
+    from coordtok.models.dit import TriplaneDiT as TriplaneDiT
     from coordtok.models.tokenizer import CoordTok as CoordTok
 
 __version__ = "0.1.0"
@@ -15,9 +16,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "CoordTok": "coordtok.models.tokenizer",
     "Triplane": "coordtok.geometry.triplane",
+    "TriplaneDiT": "coordtok.models.dit",
 }
 
-__all__ = ["CoordTok", "Triplane"]
+__all__ = ["CoordTok", "Triplane", "TriplaneDiT"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,16 @@
 """The latent of a video: three planes, read at a coordinate by bilinear interpolation.
 
 Shapes: B batch, N coordinates (t, y, x) in [0, 1], C channels; T', H', W' are plane sizes, R and S
-rows and columns of any one plane.
+rows and columns of any one plane; M all numbers of a latent.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+
+from coordtok.geometry.grid import Size3
 
 PLANE_AXES = ((1, 2), (0, 1), (0, 2))
 """The two axes of (t, y, x) that each plane spans: xy, yt, xt."""
@@ -33,6 +36,24 @@ class Triplane(NamedTuple):
     def to(self, *args: Any, **kwargs: Any) -> "Triplane":
         """As `torch.Tensor.to`, on every plane."""
         return self.map(lambda plane: plane.to(*args, **kwargs))
+
+
+def plane_shape(plane_size: Size3, axes: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the plane over two `axes` of (t, y, x)."""
+    rows, columns = axes
+    return plane_size[rows], plane_size[columns]
+
+
+def pack(planes: Triplane) -> torch.Tensor:
+    """All numbers of each latent, (B, M): xy, yt and xt, row-major, one after another."""
+    return torch.cat([plane.flatten(1) for plane in planes], dim=1)
+
+
+def unpack(flat_BM: torch.Tensor, plane_size: Size3, channels: int) -> Triplane:
+    """The inverse of `pack`, for planes of `plane_size` (T', H', W'); views of `flat_BM`."""
+    shapes = [(*plane_shape(plane_size, axes), channels) for axes in PLANE_AXES]
+    parts = flat_BM.split([math.prod(shape) for shape in shapes], dim=1)
+    return Triplane(*(part.unflatten(1, shape) for part, shape in zip(parts, shapes)))
 
 
 def hat_weights(coordinate_BN: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a caller may hand to a tokenizer; every mistake is one line with the value and the rule.
+"""What a caller may hand to a model; every mistake is one line with the value and the rule.
 
 Shapes: B batch, N patches.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from coordtok.config.errors import ConfigError, DataError
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.schema import ModelConfig, TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.triplane import PLANE_AXES, Triplane
 
@@ -44,13 +44,14 @@ def check_num_frames(
     return None if (num_frames_B == frames).all() else num_frames_B
 
 
-def check_planes(planes: Triplane, config: TokenizerModelConfig) -> None:
+def check_planes(planes: Triplane, config: ModelConfig) -> None:
     for name, plane, axes in zip(Triplane._fields, planes, PLANE_AXES):
         rows, columns = (config.plane_size[axis] for axis in axes)
         if tuple(plane.shape[1:]) != (rows, columns, config.plane_channels):
             raise DataError(
                 f"plane {name} has shape {tuple(plane.shape)}; this model's are (B, {rows}, "
-                f"{columns}, {config.plane_channels}): decode with the model that encoded it"
+                f"{columns}, {config.plane_channels}): use the model that encoded it, or one trained "
+                "on its latents"
             )
 
 

@@ -1,4 +1,4 @@
-"""Transformer blocks of the tokenizer, pre-norm throughout.
+"""Attention, MLP and the transformer blocks of the tokenizer, pre-norm throughout.
 
 Linear layers keep torch's default initialisation, as the paper's release does: a standard deviation
 of 1 / sqrt(3 fan_in), which at width 1024 is the 0.02 of ViT and stays right for narrow models.
@@ -8,7 +8,7 @@ partitions it right after.
 Shapes: B batch, L tokens, M memory tokens, D width, H heads.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -57,11 +57,14 @@ class CrossAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, dim: int, ratio: float) -> None:
+    def __init__(
+        self, dim: int, ratio: float, approximate: Literal["none", "tanh"] = "none"
+    ) -> None:
+        """approximate: the GELU's, exact by default."""
         super().__init__()
         hidden = int(dim * ratio)
         self.up = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
+        self.act = nn.GELU(approximate)
         self.down = nn.Linear(hidden, dim)
 
     def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coordtok.geometry.triplane import Triplane, sample
+from coordtok.geometry.triplane import Triplane, pack, sample, unpack
 
 SIZES = {"yt": (5, 4), "xt": (5, 7), "xy": (4, 7)}
 
@@ -78,3 +78,12 @@ def test_map_and_to_keep_the_planes_apart() -> None:
     assert isinstance(planes, Triplane)
     assert {name: tuple(plane.shape[1:3]) for name, plane in planes._asdict().items()} == SIZES
     assert planes.xt.dtype == torch.float64
+
+
+def test_pack_lays_out_xy_yt_xt_and_unpack_inverts_it() -> None:
+    planes = make_planes()
+    flat = pack(planes)
+    assert flat.shape == (2, 3 * (4 * 7 + 5 * 4 + 5 * 7))
+    assert torch.equal(flat[1, 3 * 4 * 7 : 3 * 4 * 7 + 3], planes.yt[1, 0, 0])
+    for plane, back in zip(planes, unpack(flat, (5, 4, 7), 3)):
+        assert torch.equal(plane, back)

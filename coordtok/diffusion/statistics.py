@@ -1,0 +1,82 @@
+"""Mean and standard deviation of latents, per plane and channel: the generator works on latents
+of mean 0 and standard deviation 1.
+
+Shapes: B batch, C channels; R, S rows and columns of one plane.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from coordtok.config.errors import ConfigError
+from coordtok.geometry.triplane import Triplane
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Of each plane, (C,), float32."""
+
+    mean: Triplane
+    std: Triplane
+
+    def __post_init__(self) -> None:
+        for name, mean_C, std_C in zip(Triplane._fields, self.mean, self.std):
+            if mean_C.ndim != 1 or mean_C.shape != std_C.shape:
+                raise ConfigError(
+                    f"statistics of {name} have {tuple(mean_C.shape)} means and "
+                    f"{tuple(std_C.shape)} deviations; give one of each per channel"
+                )
+            if not (mean_C.isfinite().all() and std_C.isfinite().all()):
+                raise ConfigError(f"statistics of {name} are not all finite; take them again")
+            if not (std_C > 0).all():
+                raise ConfigError(
+                    f"the std of {name} is {std_C.tolist()}; each must be positive: a channel that "
+                    "never changes cannot be normalised"
+                )
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean.xy)
+
+    def to(self, device: torch.device | str) -> "LatentStatistics":
+        return LatentStatistics(self.mean.to(device), self.std.to(device))
+
+    def normalise(self, planes: Triplane) -> Triplane:
+        """The model's latents of the tokenizer's (B, R, S, C)."""
+        return Triplane(*((p - m) / s for p, m, s in zip(planes, self.mean, self.std)))
+
+    def denormalise(self, planes: Triplane) -> Triplane:
+        """The inverse of `normalise`."""
+        return Triplane(*(p * s + m for p, m, s in zip(planes, self.mean, self.std)))
+
+    def to_dict(self) -> dict[str, dict[str, list[float]]]:
+        """Plain JSON: {"mean": {"xy": [...], "yt": [...], "xt": [...]}, "std": {...}}."""
+        return {
+            name: {plane: values_C.tolist() for plane, values_C in planes._asdict().items()}
+            for name, planes in (("mean", self.mean), ("std", self.std))
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "LatentStatistics":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: a part is missing or no list of numbers, or the numbers cannot be.
+        """
+        mean, std = (
+            Triplane(*(_numbers(stored, name, plane) for plane in Triplane._fields))
+            for name in ("mean", "std")
+        )
+        return cls(mean, std)
+
+
+def _numbers(stored: Mapping[str, Any], name: str, plane: str) -> torch.Tensor:
+    section = stored.get(name)
+    values = section.get(plane) if isinstance(section, Mapping) else None
+    if not isinstance(values, list | tuple) or not values:
+        raise ConfigError(f"statistics lack {name}.{plane}; give one number per channel")
+    if not all(isinstance(value, int | float) for value in values):
+        raise ConfigError(f"statistics hold {name}.{plane} {values}; give one number per channel")
+    return torch.tensor(values, dtype=torch.float32)

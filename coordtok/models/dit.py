@@ -1,0 +1,196 @@
+"""TriplaneDiT: a diffusion transformer on the planes of a tokenizer (PAPER: generator).
+
+The planes are cut into patches, whose tokens attend to each other across all three; adaLN-Zero
+blocks are told the time and the label. It predicts the velocity of flow matching (diffusion.flow)
+on normalised latents (diffusion.statistics).
+
+Linear layers keep torch's default initialisation but for those that adaLN-Zero wants at zero: the
+fresh model predicts zero, and each of its blocks hands on what it is given.
+
+Shapes: B batch, L tokens, D width, C plane channels, P = patch * patch * C; R, S rows and columns
+of one plane.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from coordtok.config.schema import DiTModelConfig
+from coordtok.geometry.grid import PatchGrid
+from coordtok.geometry.patches import patchify, unpatchify
+from coordtok.geometry.triplane import PLANE_AXES, Triplane, plane_shape
+from coordtok.models.checks import check_planes
+from coordtok.models.conditioning import (
+    NO_CLASS,
+    LabelEmbedding,
+    TimeEmbedding,
+    sincos_table,
+)
+from coordtok.models.layers import MLP, BlockStack, SelfAttention
+
+if TYPE_CHECKING:
+    from coordtok.diffusion.statistics import LatentStatistics
+    from coordtok.pretrained.card import GeneratorSettings
+
+DIT_EPS = 1e-6
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class AdaptiveNorm(nn.LayerNorm):
+    """A LayerNorm whose scale and shift, (B, 1, D), are given."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=DIT_EPS, elementwise_affine=False)
+
+    def forward(  # type: ignore[override]
+        self, tokens_BLD: torch.Tensor, shift_B1D: torch.Tensor, scale_B1D: torch.Tensor
+    ) -> torch.Tensor:
+        return super().forward(tokens_BLD) * (1 + scale_B1D) + shift_B1D
+
+
+class Modulation(ZeroLinear):
+    """Shifts, scales and gates out of what the model is told, (B, D): `count` of (B, 1, D)."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__(dim, count * dim)
+        self.count = count
+
+    def forward(self, told_BD: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        parts = super().forward(told_BD.to(self.weight.dtype)).unsqueeze(1)
+        return parts.chunk(self.count, dim=-1)
+
+
+class DiTBlock(nn.Module):
+    """adaLN-Zero: self-attention and MLP, each modulated and gated."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.modulation = Modulation(dim, 6)
+        self.attention_norm = AdaptiveNorm(dim)
+        self.attention = SelfAttention(dim, heads, qkv_bias=True, out_bias=True)
+        self.mlp_norm = AdaptiveNorm(dim)
+        self.mlp = MLP(dim, mlp_ratio, approximate="tanh")
+
+    def forward(self, tokens_BLD: torch.Tensor, told_BD: torch.Tensor) -> torch.Tensor:
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(told_BD)
+        tokens_BLD = tokens_BLD + gate * self.attention(
+            self.attention_norm(tokens_BLD, shift, scale)
+        )
+        return tokens_BLD + mlp_gate * self.mlp(self.mlp_norm(tokens_BLD, mlp_shift, mlp_scale))
+
+
+class PlaneEmbedding(nn.Module):
+    """The patches of one plane as tokens, with which plane and where in it they are."""
+
+    def __init__(self, grid: PatchGrid, channels: int, dim: int) -> None:
+        super().__init__()
+        self.patch = grid.patch
+        self.embed = nn.Linear(grid.patch[1] * grid.patch[2] * channels, dim)
+        self.which = nn.Parameter(torch.empty(dim))
+        self.position = nn.Parameter(torch.empty(grid.count, dim))
+        nn.init.normal_(self.which)  # unit scale, as in the release: planes differ at once
+        with torch.no_grad():
+            self.position.copy_(sincos_table(*grid.shape[1:], dim))
+
+    def forward(self, plane_BRSC: torch.Tensor) -> torch.Tensor:
+        """(B, L, D), row-major."""
+        patches_BLP = patchify(plane_BRSC.unsqueeze(1), self.patch)
+        return self.embed(patches_BLP.to(self.embed.weight.dtype)) + self.which + self.position
+
+
+class PlaneVelocity(nn.Module):
+    """Finished tokens to the velocity of one plane: each its patch, (row, column, channel)."""
+
+    def __init__(self, grid: PatchGrid, channels: int, dim: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.modulation = Modulation(dim, 2)
+        self.norm = AdaptiveNorm(dim)
+        self.head = ZeroLinear(dim, grid.patch[1] * grid.patch[2] * channels)
+
+    def forward(self, tokens_BLD: torch.Tensor, told_BD: torch.Tensor) -> torch.Tensor:
+        """(B, R, S, C), float32."""
+        shift, scale = self.modulation(told_BD)
+        patches_BLP = self.head(self.norm(tokens_BLD, shift, scale)).float()
+        return unpatchify(patches_BLP.unflatten(2, (*self.grid.patch, -1)), self.grid).squeeze(1)
+
+
+class TriplaneDiT(nn.Module):
+    """A diffusion transformer on triplanes, unconditional or of classes."""
+
+    settings: "GeneratorSettings"
+    """What an export says of the latents; only of a model from `from_pretrained`."""
+    statistics: "LatentStatistics"
+    """Between the tokenizer's latents and the model's normalised ones; likewise."""
+
+    def __init__(self, config: DiTModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        patch, channels, dim = config.patch, config.plane_channels, config.dim
+        grids = [
+            PatchGrid((1, *plane_shape(config.plane_size, axes)), (1, patch, patch))
+            for axes in PLANE_AXES
+        ]
+        self.planes = nn.ModuleList(PlaneEmbedding(grid, channels, dim) for grid in grids)
+        self.time = TimeEmbedding(dim)
+        self.label = LabelEmbedding(config.classes, dim)
+        self.blocks = BlockStack(
+            DiTBlock(dim, config.heads, config.mlp_ratio) for _ in range(config.layers)
+        )
+        self.velocities = nn.ModuleList(PlaneVelocity(grid, channels, dim) for grid in grids)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "TriplaneDiT":
+        """The generator of an export (scripts/export.py, scripts/import_official.py), in eval mode.
+
+        device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
+        """
+        from coordtok.diffusion.statistics import LatentStatistics
+        from coordtok.pretrained.load import load_model  # on demand: models stand without exports
+
+        model, card = load_model(cls, "dit", folder, device, dtype)
+        model.settings = card.settings
+        model.statistics = LatentStatistics.from_dict(card.settings.statistics).to(model.device)
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        return self.label.weight.device
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Recompute each block's insides in the backward pass: less memory, the same gradients."""
+        self.blocks.activation_checkpointing = enabled
+
+    def forward(
+        self, planes: Triplane, time_B: torch.Tensor, label_B: torch.Tensor | None = None
+    ) -> Triplane:
+        """The velocity at normalised latents `planes` and times in [0, 1]; float32.
+
+        label_B: int64 class of each, -1 for none; None where none has one.
+        """
+        check_planes(planes, self.config)
+        if label_B is None:
+            label_B = torch.full_like(time_B, NO_CLASS, dtype=torch.int64)
+        told_BD = F.silu(self.time(time_B) + self.label(label_B))
+        parts = [embed(plane) for embed, plane in zip(self.planes, planes)]
+        tokens_BLD = self.blocks(torch.cat(parts, dim=1), told_BD)
+        pieces = tokens_BLD.split([part.shape[1] for part in parts], dim=1)
+        return Triplane(
+            *(velocity(piece, told_BD) for velocity, piece in zip(self.velocities, pieces))
+        )
