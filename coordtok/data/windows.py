@@ -6,7 +6,6 @@ an optional KEY.json that names its class.
 Shapes: T frames, H rows, W columns, 3 colours (RGB).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,11 @@ import numpy as np
 from coordtok.config.errors import DataError
 from coordtok.data.codec import UnreadableVideo, check_size, decode_frames, raw_layout
 from coordtok.data.index import ShardIndex
+from coordtok.data.info import NO_LABEL, label_of, read_info
+from coordtok.data.latents import is_latent
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.tars import VIDEO_EXTENSIONS
 
-NO_LABEL = -1
 _NPY_HEADER_BYTES = 1024
 
 
@@ -37,13 +37,15 @@ class VideoWindows:
     width: int
 
     def check(self, index: ShardIndex, location: str) -> None:
-        """Raise DataError if the frames of these shards have another size."""
+        """Raise DataError if these shards hold no video, or frames of another size."""
+        if is_latent(index):
+            raise DataError(f"{location} holds latents where video is wanted; name video shards")
         stored = (index.video.height, index.video.width)
         if stored != (self.height, self.width):
             raise DataError(
                 f"{location} holds frames of {stored[0]} x {stored[1]} (H x W), the model takes "
-                f"{self.height} x {self.width}; set model.height and model.width, or build the "
-                "shards at the model's size"
+                f"{self.height} x {self.width}; build the shards at the model's size, or train a "
+                "model with model.height and model.width of the shards"
             )
 
     def __call__(self, sample: StoredSample, rng: np.random.Generator) -> Mapping[str, Any]:
@@ -52,12 +54,14 @@ class VideoWindows:
         Raises:
             UnreadableSample: damaged, empty, or of another size than the index says.
         """
-        stored = sample.entry.frames
-        if stored == 0:
+        return self.at(sample, draw_start(rng, sample.entry.frames, self.frames))
+
+    def at(self, sample: StoredSample, start: int) -> Mapping[str, Any]:
+        """The window of the sample from frame `start` on; raises as a call does."""
+        count = min(self.frames, sample.entry.frames - start)
+        if count < 1:
             raise UnreadableSample("it has no frames")
-        count = min(self.frames, stored)
-        start = draw_start(rng, stored, count)
-        label = _label(sample)
+        label = label_of(read_info(sample))
         try:
             video = self._read_frames(sample, start, count)
         except UnreadableVideo as error:
@@ -95,16 +99,6 @@ class VideoWindows:
         return frames
 
 
-def draw_start(rng: np.random.Generator, stored: int, count: int) -> int:
-    """Where a window of `count` frames begins in a sample of `stored` ones."""
-    return int(rng.integers(stored - count + 1))
-
-
-def _label(sample: StoredSample) -> int:
-    if "json" not in sample.entry.files:
-        return NO_LABEL
-    try:
-        label = json.loads(sample.read("json")).get("class")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UnreadableSample(f"its .json is damaged ({error})") from None
-    return label if type(label) is int and label >= 0 else NO_LABEL
+def draw_start(rng: np.random.Generator, stored: int, length: int) -> int:
+    """Where a window of `length` frames begins in a sample of `stored` ones; 0 if it has fewer."""
+    return int(rng.integers(max(stored - length, 0) + 1))

@@ -44,7 +44,7 @@ def load_model(
     with torch.device("meta"):
         model = make(card.model)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    with _opened(Path(folder)) as file:
+    with open_weights(Path(folder)) as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         difference = first_difference(found, wanted)
         if difference:
@@ -57,7 +57,7 @@ def load_model(
 def read_export(folder: Path) -> tuple[Card, dict[str, torch.Tensor]]:
     """The card of an export and its tensors as they are stored, not yet held against a model."""
     card = read_card(folder)
-    with _opened(folder) as file:
+    with open_weights(folder) as file:
         return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
@@ -74,7 +74,8 @@ def first_difference(found: Shapes, wanted: Shapes) -> str | None:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
+def open_weights(folder: Path) -> Iterator[Any]:
+    """The opened weights of an export; `keys`, `get_slice` and `get_tensor` read them."""
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS}; export it again")

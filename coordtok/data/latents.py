@@ -1,0 +1,244 @@
+"""Latent shards: the planes of clips that a tokenizer encoded, read as samples for the loader.
+
+They are shards like any other, with the same index, lanes and order. A sample is KEY.safetensors
+(tensors xy, yt and xt) beside a KEY.json that names its class; the index's `codec` says what the
+planes are, which tokenizer made them, and the mean and std of every channel of every plane over
+the whole dataset, all of it under the index's fingerprint. No torch is needed to read them.
+
+Shapes: H', W', T' of the planes, C channels; xy (H', W', C), yt (T', H', C), xt (T', W', C).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+
+from coordtok.config.errors import DataError
+from coordtok.data.index import ShardIndex, VideoSpec
+from coordtok.data.info import NO_LABEL, label_of, read_info
+from coordtok.data.member import StoredSample, UnreadableSample
+
+CODEC = "triplane"
+EXTENSION = "safetensors"
+PLANES = {"xy": (1, 2), "yt": (0, 1), "xt": (0, 2)}
+"""The two axes of (t, y, x) that each plane spans."""
+PlaneType = Literal["bfloat16", "float32"]
+_STORED_TYPES: dict[str, np.dtype[Any]] = {"BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
+
+Planes = dict[str, NDArray[np.float32]]
+ChannelValues = Mapping[str, tuple[float, ...]]
+"""One number for each channel of each plane."""
+
+
+@dataclass(frozen=True)
+class TokenizerId:
+    """Which tokenizer: its `pretrained.fingerprint`, and where its export lay, for messages."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """What the samples of a latent dataset are."""
+
+    video: VideoSpec
+    """The clips that were encoded."""
+    dtype: PlaneType
+    """As stored; the reader gives float32 whatever it is."""
+    plane_size: tuple[int, int, int]
+    """T', H', W'."""
+    channels: int
+    tokenizer: TokenizerId
+    mean: ChannelValues
+    std: ChannelValues
+    """Over all positions of all samples as they are stored."""
+
+    @classmethod
+    def of(cls, index: ShardIndex, location: str) -> "LatentSpec":
+        """The spec in an index.
+
+        Raises:
+            DataError: the index is of video, or its spec is incomplete or damaged.
+        """
+        if not is_latent(index):
+            raise DataError(
+                f"{location} holds video where latents are wanted; encode it: python "
+                f"scripts/encode.py --model EXPORT --shards {location} --output DIR"
+            )
+        try:
+            return _spec(index.video, index.codec)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise DataError(
+                f"the latents in {location} are described wrongly ({reason}); encode them again: "
+                "python scripts/encode.py --help"
+            ) from None
+
+    def codec(self) -> dict[str, Any]:
+        """What an index says of it."""
+        return {
+            "name": CODEC,
+            "dtype": self.dtype,
+            "plane_size": list(self.plane_size),
+            "channels": self.channels,
+            "tokenizer": {
+                "path": self.tokenizer.path,
+                "fingerprint": self.tokenizer.fingerprint,
+            },
+            **self.statistics,
+        }
+
+    @property
+    def statistics(self) -> dict[str, dict[str, list[float]]]:
+        """Mean and std as plain lists, {"mean": {"xy": [...], ...}, "std": ...}."""
+        return {
+            name: {plane: list(values[plane]) for plane in PLANES}
+            for name, values in (("mean", self.mean), ("std", self.std))
+        }
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Rows, columns and channels of each plane."""
+        return {
+            plane: (self.plane_size[rows], self.plane_size[columns], self.channels)
+            for plane, (rows, columns) in PLANES.items()
+        }
+
+    def check_tokenizer(self, tokenizer: TokenizerId, location: str) -> None:
+        """Raise DataError unless the latents in `location` are of this tokenizer."""
+        if self.tokenizer.fingerprint != tokenizer.fingerprint:
+            raise DataError(
+                f"{location} was encoded by another tokenizer ({_named(self.tokenizer)}) than "
+                f"{_named(tokenizer)}: name that one, or encode the video again with this one"
+            )
+
+
+@dataclass(frozen=True)
+class TriplaneReader:
+    """Reads the latents of one tokenizer as a mapping of
+
+    xy, yt, xt  float32 planes, as the tokenizer gave them: not normalised
+    num_frames  how many frames of the clip are real
+    label       the class, or -1
+    """
+
+    spec: LatentSpec
+
+    def check(self, index: ShardIndex, location: str) -> None:
+        """Raise DataError unless these shards hold latents of the same tokenizer and shape.
+
+        Their statistics may differ: in a mixture those of `spec` hold for all.
+        """
+        found = LatentSpec.of(index, location)
+        found.check_tokenizer(self.spec.tokenizer, location)
+        if found.shapes != self.spec.shapes:
+            raise DataError(
+                f"{location} holds planes of {_size(found)}, not of {_size(self.spec)}; encode it "
+                "again: python scripts/encode.py --help"
+            )
+
+    def __call__(self, sample: StoredSample, rng: np.random.Generator) -> Mapping[str, Any]:
+        """The sample; nothing about it is random.
+
+        Raises:
+            UnreadableSample: damaged, of another shape, or not finite.
+        """
+        frames = sample.entry.frames
+        if not 1 <= frames <= self.spec.video.frames:
+            raise UnreadableSample(
+                f"it is of {frames} frames, not of 1 to {self.spec.video.frames}"
+            )
+        if EXTENSION not in sample.entry.files:
+            raise UnreadableSample(
+                f"it has no planes, only .{' .'.join(sorted(sample.entry.files))}"
+            )
+        planes = read_planes(sample.read(EXTENSION), self.spec.shapes)
+        return {**planes, "num_frames": frames, "label": label_of(read_info(sample))}
+
+    def blank(self) -> Mapping[str, Any]:
+        """Planes of zeros."""
+        planes = {plane: np.zeros(shape, np.float32) for plane, shape in self.spec.shapes.items()}
+        return {**planes, "num_frames": self.spec.video.frames, "label": NO_LABEL}
+
+
+def is_latent(index: ShardIndex) -> bool:
+    """Whether the shards hold latents and not video."""
+    return index.codec["name"] == CODEC
+
+
+def read_planes(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Planes:
+    """The planes of a KEY.safetensors in float32; bfloat16 is its upper half.
+
+    Raises:
+        UnreadableSample: damaged, other tensors than planes of these shapes, or not finite.
+    """
+    try:
+        stored = dict(deserialize(data))
+    except SafetensorError as error:
+        raise UnreadableSample(f"its planes are damaged ({error})") from None
+    if stored.keys() != shapes.keys():
+        raise UnreadableSample(f"it holds the tensors {', '.join(sorted(stored))}, not its planes")
+    return {plane: _plane(plane, stored[plane], shape) for plane, shape in shapes.items()}
+
+
+def _plane(name: str, stored: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    kind = _STORED_TYPES.get(stored["dtype"])
+    if kind is None:
+        raise UnreadableSample(f"plane {name} is {stored['dtype']}, neither BF16 nor F32")
+    if tuple(stored["shape"]) != shape:
+        raise UnreadableSample(f"plane {name} has shape {tuple(stored['shape'])}, not {shape}")
+    values = np.frombuffer(stored["data"], kind)
+    if stored["dtype"] == "BF16":
+        values = (values.astype("<u4") << 16).view("<f4")
+    if not np.isfinite(values).all():
+        raise UnreadableSample(f"plane {name} holds values that are not finite")
+    return values.astype(np.float32, copy=False).reshape(shape)
+
+
+def _spec(video: VideoSpec, codec: Mapping[str, Any]) -> LatentSpec:
+    if codec["dtype"] not in get_args(PlaneType):
+        raise ValueError(f"dtype {codec['dtype']!r} is none of {', '.join(get_args(PlaneType))}")
+    times, rows, columns = (_count(size) for size in codec["plane_size"])
+    tokenizer = codec["tokenizer"]
+    if not (isinstance(tokenizer["path"], str) and isinstance(tokenizer["fingerprint"], str)):
+        raise ValueError("the tokenizer's path or fingerprint is no text")
+    channels = _count(codec["channels"])
+    return LatentSpec(
+        video=video,
+        dtype=codec["dtype"],
+        plane_size=(times, rows, columns),
+        channels=channels,
+        tokenizer=TokenizerId(tokenizer["path"], tokenizer["fingerprint"]),
+        mean=_channel_values(codec["mean"], "mean", channels),
+        std=_channel_values(codec["std"], "std", channels),
+    )
+
+
+def _channel_values(stored: Mapping[str, Any], name: str, channels: int) -> ChannelValues:
+    values = {plane: tuple(float(value) for value in stored[plane]) for plane in PLANES}
+    for plane, numbers in values.items():
+        if len(numbers) != channels or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{name}.{plane} is not {channels} finite numbers")
+        if name == "std" and min(numbers) <= 0:
+            raise ValueError(f"std.{plane} is not above 0")
+    return values
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _named(tokenizer: TokenizerId) -> str:
+    return f"{tokenizer.path}, fingerprint {tokenizer.fingerprint[:12]}"
+
+
+def _size(spec: LatentSpec) -> str:
+    times, rows, columns = spec.plane_size
+    return f"{times} x {rows} x {columns} (T' x H' x W') with {spec.channels} channels"
