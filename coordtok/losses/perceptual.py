@@ -131,7 +131,7 @@ def load_perceptual(
 
 def _load_lpips(given: Path | None) -> PerceptualDistance:
     own = given if given is not None and given.is_file() else None
-    folder = given.parent if own and given else given
+    folder = own.parent if own else given
     path = own or find_published(VGG16, folder)
     tensors = read_state_dict(path)
     heads_path = path

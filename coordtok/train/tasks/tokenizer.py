@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from coordtok import distributed
 from coordtok.config.errors import ConfigError
 from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.loader import Batch, VideoWindows
@@ -18,15 +19,18 @@ from coordtok.data.order import sample_rng
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import group_index, slab_groups
-from coordtok.geometry.patches import gather, scatter
+from coordtok.geometry.patches import gather, scatter, unpatchify
 from coordtok.geometry.pixels import from_uint8, to_uint8
-from coordtok.geometry.sampling import draw_points
+from coordtok.geometry.sampling import draw_points, draw_slabs
+from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perceptual
 from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.tokenizer import CoordTok
 from coordtok.train.ema import EMA
 from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8
+DISTANCE_NAMES = {"lpips": "lpips", "hed": "vgg_hed"}
+"""What a perceptual network's distance is called in the metrics."""
 
 
 class TokenizerTask:
@@ -47,6 +51,18 @@ class TokenizerTask:
         points_per_pass = max(len(group) for group in groups) * self.grid.per_slab
         self.score_settings = {"points_per_pass": points_per_pass}
         self._passes = [group_index(self.grid, group) for group in groups]
+        self._perceptual = self._load_perceptual()
+
+    def _load_perceptual(self) -> PerceptualDistance | None:
+        """The frozen network of the fine-tune: no part of the model, so that neither ZeRO nor a
+        checkpoint ever sees it."""
+        wanted = self.run.perceptual
+        if wanted.weight == 0:
+            return None
+        check_size(self.model.height, self.model.width)
+        return distributed.together(
+            lambda: load_perceptual(wanted.network, wanted.weights, self.device)
+        )
 
     def build_model(self) -> CoordTok:
         model = CoordTok(self.model)
@@ -58,45 +74,64 @@ class TokenizerTask:
         return VideoWindows(*self.model.video_size)
 
     def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Of each clip, (B,) float32: mean squared error on its drawn patches."""
+        """Of each clip, (B,) float32: mean squared error on its drawn patches; in the fine-tune
+        that is "l2", and beside it stands the mean distance of the frames that they make up."""
         video_BTHW3 = batch.data["video"].to(self.device, non_blocking=True)
         index_BN3 = self._draw(batch).to(self.device, non_blocking=True)
-        return {"loss": self._loss(engine, video_BTHW3, index_BN3, batch.data["num_frames"])}
+        predicted_BNP3, target_BNP3 = self._patches(
+            engine, video_BTHW3, index_BN3, batch.data["num_frames"]
+        )
+        l2_B = mse_per_clip(predicted_BNP3, target_BNP3)
+        if self._perceptual is None:
+            return {"loss": l2_B}
+        frames_FHW3, target_FHW3 = (
+            unpatchify(patches, self.grid).flatten(0, 1)
+            for patches in (predicted_BNP3, target_BNP3)
+        )
+        distance_B = (
+            self._perceptual(frames_FHW3, target_FHW3).unflatten(0, (len(l2_B), -1)).mean(1)
+        )
+        name = DISTANCE_NAMES[self.run.perceptual.network]
+        return {
+            "loss": l2_B + self.run.perceptual.weight * distance_B,
+            "l2": l2_B,
+            name: distance_B,
+        }
 
-    def _loss(
+    def _patches(
         self,
         engine: Any,
         video_BTHW3: torch.Tensor,
         index_BN3: torch.Tensor,
         num_frames_B: torch.Tensor,
-    ) -> torch.Tensor:
-        target = from_uint8(gather(video_BTHW3, index_BN3, self.grid.patch))
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The indexed patches as decoded and as they are, each (B, N, pt, ph, pw, 3)."""
+        target_BNP3 = from_uint8(gather(video_BTHW3, index_BN3, self.grid.patch))
         is_whole = bool((num_frames_B == self.model.frames).all())
-        predicted = engine(video_BTHW3, index_BN3, None if is_whole else num_frames_B)
-        return mse_per_clip(predicted, target)
+        return engine(video_BTHW3, index_BN3, None if is_whole else num_frames_B), target_BNP3
 
     def _draw(self, batch: Batch) -> torch.Tensor:
         """index_BN3. A clip too short for N different patches has some of them twice."""
+        train = self.run.train
+        draw = draw_slabs if train.whole_frames else draw_points
         index = []
         for sample, frames in zip(batch.ids, batch.data["num_frames"].tolist()):
             rng = sample_rng(self.run.seed, *sample, "points")
             slabs = max(1, frames // self.grid.patch[0])
-            repeat = (
-                self.run.train.replacement or slabs * self.grid.per_slab < self.run.train.points
-            )
-            index.append(draw_points(rng, self.grid, self.run.train.points, frames, repeat))
+            repeat = train.replacement or slabs * self.grid.per_slab < train.points
+            index.append(draw(rng, self.grid, train.points, frames, repeat))
         return torch.from_numpy(np.stack(index))
 
     @torch.no_grad()
     def forward_check(self, engine: Any) -> float:
-        """Loss on a fixed random clip: what a checkpoint's weights must reproduce when loaded."""
+        """l2 on a fixed random clip: what a checkpoint's weights must reproduce when loaded."""
         rng = np.random.Generator(np.random.Philox(key=0))
         video = rng.integers(0, 256, (1, *self.grid.size, 3), dtype=np.uint8)
         index = draw_points(rng, self.grid, min(256, self.grid.count))
         video_BTHW3 = torch.from_numpy(video).to(self.device)
         index_BN3 = torch.from_numpy(index)[None].to(self.device)
         frames_B = torch.tensor([self.model.frames])
-        return float(self._loss(engine, video_BTHW3, index_BN3, frames_B))
+        return float(mse_per_clip(*self._patches(engine, video_BTHW3, index_BN3, frames_B)))
 
     @torch.no_grad()
     def score(self, engine: Any, batch: Batch) -> list[ClipScore | None]:
