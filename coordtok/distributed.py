@@ -52,7 +52,7 @@ def setup() -> None:
     if device().type == "cuda":
         torch.cuda.set_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_here()))
+        torch.set_num_threads(cores_per_rank())
     backend = "cpu:gloo,cuda:nccl" if device().type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
 
@@ -68,9 +68,10 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _ranks_here() -> int:
-    """Ranks on this machine, as the deepspeed launcher or torchrun tells."""
-    return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
+def cores_per_rank() -> int:
+    """This rank's share of the cores, by the launcher's number of ranks on this machine."""
+    ranks = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
 def _free_port() -> int:

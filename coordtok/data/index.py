@@ -111,7 +111,7 @@ class ShardIndex:
         return index
 
     def _as_dict(self) -> dict[str, Any]:
-        return self._with_shards([_shard_as_dict(shard) for shard in self.shards])
+        return self._with_shards([shard_as_dict(shard) for shard in self.shards])
 
     def _with_shards(self, shards: list[Any]) -> dict[str, Any]:
         """What is stored, given the `shards` as they are stored."""
@@ -143,7 +143,8 @@ def unevenness(shard_samples: Iterable[int], lanes: int) -> float:
     return 1 - min(sizes) / max(1, *sizes)
 
 
-def _shard_as_dict(shard: ShardEntry) -> dict[str, Any]:
+def shard_as_dict(shard: ShardEntry) -> dict[str, Any]:
+    """A shard as it stands in `index.json`."""
     samples = [
         [sample.key, sample.frames, {ext: list(place) for ext, place in sample.files.items()}]
         for sample in shard.samples
@@ -172,7 +173,7 @@ def _index(stored: Mapping[str, Any]) -> ShardIndex:
     codec = stored["codec"]
     if not isinstance(codec, dict) or not isinstance(codec.get("name"), str):
         raise ValueError("codec has no name")
-    shards = tuple(_shard(shard) for shard in _list(stored["shards"], "shards"))
+    shards = tuple(shard_from_dict(shard) for shard in _list(stored["shards"], "shards"))
     lanes = _count(stored["lanes"], "lanes", 1)
     if len({shard.name for shard in shards}) != len(shards):
         raise ValueError("two shards have one name")
@@ -181,7 +182,8 @@ def _index(stored: Mapping[str, Any]) -> ShardIndex:
     return ShardIndex(spec, codec, lanes, shards)
 
 
-def _shard(stored: Mapping[str, Any]) -> ShardEntry:
+def shard_from_dict(stored: Mapping[str, Any]) -> ShardEntry:
+    """Read what `shard_as_dict` gave; KeyError, TypeError or ValueError says what is wrong."""
     name = _text(stored["name"], "a shard's name")
     if not SHARD_NAME.fullmatch(name):
         raise ValueError(f"shard name {name!r} is not letters, digits, '.', '_', '-' and .tar")

@@ -54,9 +54,9 @@ class VideoWindows:
         Raises:
             UnreadableSample: damaged, empty, or of another size than the index says.
         """
-        return self.at(sample, draw_start(rng, sample.entry.frames, self.frames))
+        return self.at(draw_start(rng, sample.entry.frames, self.frames), sample)
 
-    def at(self, sample: StoredSample, start: int) -> Mapping[str, Any]:
+    def at(self, start: int, sample: StoredSample) -> Mapping[str, Any]:
         """The window of the sample from frame `start` on; raises as a call does."""
         count = min(self.frames, sample.entry.frames - start)
         if count < 1:
