@@ -1,5 +1,9 @@
-"""Files and folders that are whole or not there: written under another name, then renamed."""
+"""Files and folders that are whole or not there: written under another name, then renamed.
 
+And folders that one command fills at a time, which a killed one goes on with.
+"""
+
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,8 +50,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         DataError: something is there already, or the folder cannot be written.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DataError(f"{folder} exists already; name a new folder")
+    check_new(folder)
     folder = folder.resolve()
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
@@ -60,3 +63,30 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_new(folder: Path) -> None:
+    """Raise a `DataError` if something is at `folder`; an empty folder is nothing."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder} exists already; name a new folder")
+
+
+@contextmanager
+def sole_owner(folder: Path, command: str) -> Iterator[None]:
+    """Hold an output folder, making it if need be: two that write there undo each other's work.
+
+    Raises:
+        DataError: another `command` holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise DataError(f"cannot use {folder} as a folder: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DataError(f"another {command} is writing {folder}: wait for it, or stop it") from None
+    finally:
+        os.close(descriptor)

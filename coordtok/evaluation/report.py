@@ -1,0 +1,97 @@
+"""What an evaluation found, as JSON for machines and as a table for people.
+
+Nothing in it depends on the machine or on the number of ranks, so reports can be compared as files.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coordtok.data.index import ShardIndex
+from coordtok.data.loader import OpenedShards
+from coordtok.evaluation.clips import Clip, names
+from coordtok.evaluation.reconstruction import Decoding
+from coordtok.evaluation.scoring import ClipScore
+from coordtok.evaluation.side_by_side import tokens_per_clip
+from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import read_card
+from coordtok.pretrained.fingerprint import fingerprint
+
+REPORT = "report.json"
+TABLE = "report.md"
+MEASURES = ("psnr", "ssim", "perceptual", "motion")
+DEFINITIONS = {
+    "psnr": "dB, of each frame, averaged over a clip's frames, then over clips; padding excluded; "
+    "predictions clipped, not rounded to 8 bits",
+    "ssim": "torchmetrics, Gaussian window of 11 pixels, averaged as PSNR is",
+    "motion": "mean absolute difference of neighbouring frames of the source, in 8-bit levels",
+    "motion_correlation": "Pearson's r of PSNR and motion over the clips",
+    "rfvd": "Frechet distance of the features of sources and reconstructions, both as 8-bit RGB",
+    "fvd": "Frechet distance of the features of real and generated clips, both as 8-bit RGB",
+}
+
+
+def describe_model(folder: Path, model: CoordTok) -> dict[str, Any]:
+    """Which tokenizer it is, and what it makes of a clip."""
+    card = read_card(folder)
+    config = model.config
+    return {
+        "path": str(folder),
+        "fingerprint": fingerprint(folder),
+        "weights": card.origin.weights,
+        "step": card.origin.step,
+        "dtype": str(model.decoder.position.dtype).removeprefix("torch."),
+        "frames": config.frames,
+        "height": config.height,
+        "width": config.width,
+        "tokens": tokens_per_clip(config),
+        "channels": config.plane_channels,
+    }
+
+
+def describe_shards(source: OpenedShards) -> dict[str, Any]:
+    return {
+        "path": source.location,
+        "fingerprint": source.index.fingerprint,
+        "samples": source.index.samples,
+        "codec": dict(source.index.codec),
+    }
+
+
+def describe_decoding(model: CoordTok, decoding: Decoding) -> dict[str, Any]:
+    """What the pixels depend on beside the model; the batch moves them only in the last bits."""
+    points = decoding.points_per_pass or model.points_per_pass
+    return {"points_per_pass": points, "grouping": decoding.grouping, "batch": decoding.batch}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Exact whatever the order, so that ranks do not show."""
+    return math.fsum(values) / len(values)
+
+
+def correlation(clips: Sequence[ClipScore]) -> float | None:
+    """Pearson's r of PSNR and motion; None where either is the same for all clips."""
+    pairs = np.array([(clip.motion, clip.psnr) for clip in clips], np.float64)
+    if len(pairs) < 2 or (np.ptp(pairs, axis=0) == 0).any():
+        return None
+    return float(np.corrcoef(pairs.T)[0, 1])
+
+
+def clip_rows(
+    clips: Sequence[Clip], scores: Sequence[ClipScore], index: ShardIndex
+) -> Iterator[dict[str, object]]:
+    """A row for each scored clip, in the order of the list."""
+    for score in scores:
+        clip = clips[score.number]
+        shard, key = names(clip, index)
+        place = {"shard": shard, "key": key, "start": clip.start, "frames": clip.frames}
+        yield {**place, **measured(score)}
+
+
+def measured(score: ClipScore) -> dict[str, float]:
+    """What was measured of a clip, by name."""
+    values = score._asdict()
+    return {name: values[name] for name in MEASURES if values[name] is not None}

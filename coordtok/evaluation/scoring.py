@@ -1,0 +1,184 @@
+"""A tokenizer scored on clips: each is encoded, decoded and compared with itself.
+
+Padding that fills up a short clip is cut off before anything is measured.
+
+Shapes: B clips of a batch, T frames, S shown frames, D features, H rows, W columns, 3 colours.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from coordtok.config.errors import CheckpointError
+from coordtok.data.loader import SkippedSample
+from coordtok.evaluation.clip_reader import ClipBatch
+from coordtok.evaluation.features import FeatureNetwork
+from coordtok.evaluation.metrics import motion, psnr, ssim
+from coordtok.evaluation.reconstruction import Decoding
+from coordtok.geometry.pixels import from_uint8, to_uint8
+from coordtok.losses.perceptual import PerceptualDistance
+from coordtok.models.tokenizer import CoordTok
+
+SHOWN_FRAMES = 8
+
+
+class ClipScore(NamedTuple):
+    """What was measured of a clip; None is what nobody asked for."""
+
+    number: int
+    """In the list of clips."""
+    psnr: float
+    ssim: float | None
+    perceptual: float | None
+    motion: float
+
+
+class Pictures(NamedTuple):
+    """A look at a clip: (S, H, W, 3) uint8 each, frames spread over it."""
+
+    score: ClipScore
+    source: np.ndarray
+    output: np.ndarray
+
+
+class Features(NamedTuple):
+    """A clip's features, (D,) float32 each."""
+
+    number: int
+    source: np.ndarray
+    output: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured beside PSNR and motion."""
+
+    ssim: bool = True
+    perceptual: PerceptualDistance | None = None
+    features: FeatureNetwork | None = None
+    fvd_frames: tuple[int, ...] = ()
+    """Lengths at which features are taken: of the first so many frames of each clip."""
+    shown: int = 0
+    """Clips kept to look at, of the worst and of the best by PSNR."""
+
+
+@dataclass
+class Scores:
+    """Everything found out about this rank's clips."""
+
+    clips: list[ClipScore] = field(default_factory=list)
+    skipped: list[SkippedSample] = field(default_factory=list)
+    pictures: dict[int, Pictures] = field(default_factory=dict)
+    """By number of the clip: of the worst and of the best."""
+    features: dict[int, list[Features]] = field(default_factory=dict)
+    """By number of frames."""
+
+
+def score_clips(
+    model: CoordTok,
+    batches: Iterable[ClipBatch],
+    decoding: Decoding,
+    measures: Measures,
+    on_batch: Callable[[int], object] = lambda clips: None,
+) -> Scores:
+    """Score every clip of `batches`, which must all have the same size.
+
+    on_batch: called with the number of clips that are done.
+
+    Raises:
+        CheckpointError: the model's output is not finite.
+        DataError: the features are not.
+    """
+    scores = Scores(features={frames: [] for frames in measures.fvd_frames})
+    for batch in batches:
+        scores.skipped += batch.skipped
+        output_BTHW3 = _reconstruct(model, batch, decoding)
+        for place, number in batch.numbers.items():
+            frames = batch.frames_B[place]
+            pair = output_BTHW3[place, :frames], batch.video_BTHW3[place, :frames]
+            score = _score(number, *pair, measures)
+            scores.clips.append(score)
+            _keep_picture(scores, score, pair, measures.shown)
+        if measures.features is not None:
+            _add_features(scores, batch, to_uint8(output_BTHW3), measures.features)
+        on_batch(len(batch.numbers) + len(batch.skipped))
+    return scores
+
+
+@torch.no_grad()
+def _reconstruct(model: CoordTok, batch: ClipBatch, decoding: Decoding) -> torch.Tensor:
+    planes = model.encode(batch.video_BTHW3, batch.frames_B)
+    output_BTHW3 = model.decode(planes, None, decoding.points_per_pass, grouping=decoding.grouping)
+    real = [output_BTHW3[place, : batch.frames_B[place]] for place in batch.numbers]
+    if not all(video.isfinite().all() for video in real):
+        raise CheckpointError(
+            "the model's output is not finite: use --dtype float32 or an export of an earlier step"
+        )
+    return output_BTHW3
+
+
+def _score(
+    number: int, output_THW3: torch.Tensor, source_THW3: torch.Tensor, measures: Measures
+) -> ClipScore:
+    """Pixels are measured as the model gives them, clipped but not rounded to 8 bits."""
+    target_THW3 = from_uint8(source_THW3.to(output_THW3.device))
+    distance = None
+    if measures.perceptual is not None:
+        with torch.no_grad():
+            distance_T = measures.perceptual(output_THW3.clamp(-1, 1), target_THW3)
+        distance = float(distance_T.double().mean())
+    return ClipScore(
+        number,
+        psnr(output_THW3, target_THW3),
+        ssim(output_THW3, target_THW3) if measures.ssim else None,
+        distance,
+        motion(source_THW3),
+    )
+
+
+def worst(clips: Iterable[ClipScore], count: int) -> list[ClipScore]:
+    """The lowest PSNRs, lowest first; of equal ones the first clip of the list."""
+    return nsmallest(count, clips, key=lambda clip: (clip.psnr, clip.number))
+
+
+def best(clips: Iterable[ClipScore], count: int) -> list[ClipScore]:
+    """The highest PSNRs, highest first; of equal ones the first clip of the list."""
+    return nsmallest(count, clips, key=lambda clip: (-clip.psnr, clip.number))
+
+
+def _keep_picture(
+    scores: Scores, score: ClipScore, pair: tuple[torch.Tensor, torch.Tensor], count: int
+) -> None:
+    """Keep a look at a clip if it is among the worst or best of those that are kept."""
+    looks = scores.pictures
+    clips = [*(each.score for each in looks.values()), score]
+    shown = {clip.number for rank in (worst, best) for clip in rank(clips, count)}
+    if score.number in shown:
+        looks[score.number] = _pictures(score, *pair)
+    for number in looks.keys() - shown:
+        del looks[number]
+
+
+def _pictures(score: ClipScore, output_THW3: torch.Tensor, source_THW3: torch.Tensor) -> Pictures:
+    shown = torch.linspace(0, len(source_THW3) - 1, SHOWN_FRAMES).round().long()
+    output = to_uint8(output_THW3[shown.to(output_THW3.device)]).cpu().numpy()
+    return Pictures(score, source_THW3[shown].numpy(), output)
+
+
+def _add_features(
+    scores: Scores, batch: ClipBatch, output_BTHW3: torch.Tensor, network: FeatureNetwork
+) -> None:
+    """Features of the clips that are long enough."""
+    for frames, found in scores.features.items():
+        places = [place for place in batch.numbers if batch.frames_B[place] >= frames]
+        if places:
+            source_BD = network(batch.video_BTHW3[:, :frames])
+            output_BD = network(output_BTHW3[:, :frames])
+            found += [
+                Features(batch.numbers[place], source_BD[place], output_BD[place])
+                for place in places
+            ]
