@@ -22,7 +22,7 @@ from coordtok.data.codec import UnreadableVideo
 from coordtok.data.source import Picture, SourceVideo, resize_and_crop
 from coordtok.evaluation.frame_range import FrameRange
 from coordtok.evaluation.tiling import Film, cut, lay, tiles
-from coordtok.geometry.groups import Grouping
+from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
 from coordtok.geometry.pixels import to_uint8
 from coordtok.models.tokenizer import CoordTok
 
@@ -56,7 +56,7 @@ class Decoding:
     """How `CoordTok.decode` is called, and how many tiles are encoded and decoded at once."""
 
     points_per_pass: int | None = None
-    grouping: Grouping = "strided"
+    grouping: Grouping = DEFAULT_GROUPING
     batch: int = 1
 
     def __post_init__(self) -> None:

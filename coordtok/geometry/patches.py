@@ -30,13 +30,18 @@ def gather(video_BTHW3: torch.Tensor, index_BN3: torch.Tensor, patch: Size3) -> 
     return _as_grid(video_BTHW3, patch)[batch, t, :, y, :, x]
 
 
-def scatter(patches_BNP3: torch.Tensor, index_BN3: torch.Tensor, size: Size3) -> torch.Tensor:
-    """A video (B, T, H, W, 3) of zeros with the given patches (B, N, pt, ph, pw, 3) written in."""
+def write(video_BTHW3: torch.Tensor, patches_BNP3: torch.Tensor, index_BN3: torch.Tensor) -> None:
+    """Write patches (B, N, pt, ph, pw, 3) into a video that has room for them, in place."""
     pt, ph, pw = patches_BNP3.shape[2:5]
-    video_BTHW3 = patches_BNP3.new_zeros(len(patches_BNP3), *size, patches_BNP3.shape[-1])
     t, y, x = index_BN3.unbind(-1)
     batch = torch.arange(len(video_BTHW3), device=index_BN3.device)[:, None]
     _as_grid(video_BTHW3, (pt, ph, pw))[batch, t, :, y, :, x] = patches_BNP3
+
+
+def scatter(patches_BNP3: torch.Tensor, index_BN3: torch.Tensor, size: Size3) -> torch.Tensor:
+    """A video (B, T, H, W, 3) of zeros with the given patches (B, N, pt, ph, pw, 3) written in."""
+    video_BTHW3 = patches_BNP3.new_zeros(len(patches_BNP3), *size, patches_BNP3.shape[-1])
+    write(video_BTHW3, patches_BNP3, index_BN3)
     return video_BTHW3
 
 

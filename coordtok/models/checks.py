@@ -4,7 +4,8 @@ Shapes: B batch, N patches.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import torch
 
@@ -50,8 +51,8 @@ def check_planes(planes: Triplane, config: ModelConfig) -> None:
         if tuple(plane.shape[1:]) != (rows, columns, config.plane_channels):
             raise DataError(
                 f"plane {name} has shape {tuple(plane.shape)}; this model's are (B, {rows}, "
-                f"{columns}, {config.plane_channels}): use the model that encoded it, or one trained "
-                "on its latents"
+                f"{columns}, {config.plane_channels}): use the model that encoded it, or one that "
+                "was trained on its latents"
             )
 
 
@@ -67,6 +68,28 @@ def check_index(index_BN3: torch.Tensor, grid: PatchGrid) -> None:
             f"the index holds a patch outside the grid {grid.shape}; patches are (t, y, x), "
             "counted from 0"
         )
+
+
+def check_times(
+    times: Iterable[float | Fraction], config: TokenizerModelConfig
+) -> list[tuple[int, float]]:
+    """Of each time, in frames from 0: the frame at or before it, and how much later it is, in
+    [0, 1), to a millionth."""
+    if config.decoder_patch[0] != 1:
+        raise ConfigError(
+            f"model.decoder_patch is {config.decoder_patch}, several frames deep; times between "
+            "frames need a model whose patches are one frame deep"
+        )
+    moments = []
+    for time in times:
+        if not 0 <= time <= config.frames - 1:
+            raise ConfigError(
+                f"time {float(time):g} is outside the video; its frames are at 0 to "
+                f"{config.frames - 1}"
+            )
+        rounded = round(float(time), 6)
+        moments.append((int(rounded), round(rounded % 1, 6)))
+    return moments
 
 
 def check_frames(frames: Sequence[int] | torch.Tensor | None, total: int) -> list[int]:

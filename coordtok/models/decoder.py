@@ -40,15 +40,28 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
         self.head = nn.Linear(config.dim, pt * ph * pw * 3)
 
-    def forward(self, planes: Triplane, index_BGN3: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, G, N, pt, ph, pw, 3), float32."""
-        features_BGNC = self._read(planes, index_BGN3)
-        position_BGND = nn.functional.embedding(self.grid.ravel(index_BGN3), self.position)
+    def forward(
+        self, planes: Triplane, index_BGN3: torch.Tensor, later: float = 0.0
+    ) -> torch.Tensor:
+        """Pixels (B, G, N, pt, ph, pw, 3), float32.
+
+        later: where patches lie between their index along t and the next, in [0, 1): the position
+        table is interpolated linearly, and the planes are read there.
+        """
+        features_BGNC = self._read(planes, index_BGN3, later)
+        position_BGND = self._position(index_BGN3)
+        if later:
+            following_BGN3 = index_BGN3.clone()
+            following_BGN3[..., 0].add_(1).clamp_(max=self.grid.shape[0] - 1)
+            position_BGND = torch.lerp(position_BGND, self._position(following_BGN3), later)
         tokens_BGND = self.embed(features_BGNC.to(self.embed.weight.dtype)) + position_BGND
         tokens_BLD = self.norm(self.blocks(tokens_BGND.flatten(0, 1)))
         pixels_BLP = self.head(tokens_BLD).float()
         return pixels_BLP.view(*index_BGN3.shape[:3], *self.grid.patch, 3)
 
-    def _read(self, planes: Triplane, index_BGN3: torch.Tensor) -> torch.Tensor:
-        coords_BN3 = self.grid.coordinates(index_BGN3.flatten(1, 2))
+    def _position(self, index_BGN3: torch.Tensor) -> torch.Tensor:
+        return nn.functional.embedding(self.grid.ravel(index_BGN3), self.position)
+
+    def _read(self, planes: Triplane, index_BGN3: torch.Tensor, later: float) -> torch.Tensor:
+        coords_BN3 = self.grid.coordinates(index_BGN3.flatten(1, 2), later)
         return sample(planes, coords_BN3).unflatten(1, index_BGN3.shape[1:3])

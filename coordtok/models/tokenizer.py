@@ -6,7 +6,8 @@ Under ZeRO-3 only a call of the whole model (`forward`) finds its parameters gat
 Shapes: B batch, T frames, H rows, W columns, F chosen frames, G passes, N patches of a pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from torch import nn
 
 from coordtok.config.errors import ConfigError
 from coordtok.config.schema import TokenizerModelConfig
-from coordtok.geometry.groups import Group, Grouping, group_index, slab_groups
-from coordtok.geometry.patches import unpatchify
+from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping, patch_groups
+from coordtok.geometry.patches import write
 from coordtok.geometry.pixels import overwrite_padding, real_frames
 from coordtok.geometry.triplane import Triplane
 from coordtok.models.checks import (
@@ -24,6 +25,7 @@ from coordtok.models.checks import (
     check_index,
     check_num_frames,
     check_planes,
+    check_times,
     check_video,
 )
 from coordtok.models.decoder import Decoder
@@ -127,49 +129,69 @@ class CoordTok(nn.Module):
         frames: Sequence[int] | torch.Tensor | None = None,
         points_per_pass: int | None = None,
         *,
-        grouping: Grouping = "strided",
+        times: Iterable[float | Fraction] | None = None,
+        grouping: Grouping = DEFAULT_GROUPING,
         seed: int = 0,
         groups_per_pass: int = 1,
     ) -> torch.Tensor:
         """The video (B, F, H, W, 3), or only `frames` of it (any, in any order); float32, no grad.
 
-        Patches are decoded in passes of about `points_per_pass`, grouped by whole frames (see
-        `geometry.groups`, also for `grouping` and `seed`); only the passes that hold a wanted frame
-        are run, `groups_per_pass` of them at a time, so memory does not grow with the length.
+        Patches are decoded in passes of about `points_per_pass`, grouped as `geometry.groups` says
+        (also for `grouping` and `seed`); only the passes that hold a wanted frame are run,
+        `groups_per_pass` of them at a time, so memory does not grow with the length.
+
+        times: instead of `frames`, moments counted in frames from 0, also between two frames, which
+        training never saw (docs/in_between_frames.md). The pass of the frame before is decoded with
+        all its frames as much later, so a moment does not depend on which others are wanted.
         """
         if groups_per_pass < 1:
             raise ConfigError(f"groups_per_pass is {groups_per_pass}; decode at least 1 at a time")
+        if frames is not None and times is not None:
+            raise ConfigError("both frames and times are given; choose one")
         check_planes(planes, self.config)
         planes = planes.to(self.device)
-        wanted = check_frames(frames, self.config.frames)
+        wanted = (
+            [(frame, 0.0) for frame in check_frames(frames, self.config.frames)]
+            if times is None
+            else check_times(times, self.config)
+        )
         points = self.points_per_pass if points_per_pass is None else points_per_pass
-        groups = slab_groups(self.decoder.grid, points, grouping, seed)
+        groups = patch_groups(self.decoder.grid, points, grouping, seed)
         shape = (len(planes.xy), len(wanted), *self.config.video_size[1:], 3)
         video_BFHW3 = planes.xy.new_empty(shape, dtype=torch.float32)
-        for part in self._passes(groups, wanted, groups_per_pass):
-            frames_BFHW3, decoded = self._decode_groups(planes, part)
-            place = {frame: position for position, frame in enumerate(decoded)}
-            targets = [i for i, frame in enumerate(wanted) if frame in place]
-            video_BFHW3[:, targets] = frames_BFHW3[:, [place[wanted[i]] for i in targets]]
+        for later in sorted({later for _, later in wanted}):
+            frame_F = torch.tensor([frame if each == later else -1 for frame, each in wanted])
+            for index_GN3 in _passes(groups, self._slabs(frame_F), groups_per_pass):
+                index_BGN3 = index_GN3.to(self.device).expand(len(planes.xy), -1, -1, -1)
+                pixels_BGNP3 = self.decoder(planes, index_BGN3, later)
+                self._place(video_BFHW3, pixels_BGNP3, index_GN3, frame_F)
         return video_BFHW3
 
-    def _passes(
-        self, groups: Sequence[Group], wanted: Sequence[int], groups_per_pass: int
-    ) -> Iterator[list[Group]]:
-        """The groups that hold a wanted frame, in runs of equal size that are decoded together."""
-        slabs = {frame // self.config.decoder_patch[0] for frame in wanted}
-        needed = sorted((group for group in groups if slabs.intersection(group)), key=len)
-        for _, same_size in groupby(needed, key=len):
-            while part := list(islice(same_size, groups_per_pass)):
-                yield part
+    def _slabs(self, frame_F: torch.Tensor) -> torch.Tensor:
+        return frame_F.div(self.config.decoder_patch[0], rounding_mode="floor")
 
-    def _decode_groups(
-        self, planes: Triplane, groups: Sequence[Group]
-    ) -> tuple[torch.Tensor, list[int]]:
-        """The frames of some groups of equal size, (B, F, H, W, 3), and which frames they are."""
-        grid = self.decoder.grid
-        index_GN3 = torch.stack([group_index(grid, group, self.device) for group in groups])
-        pixels = self.decoder(planes, index_GN3.expand(len(planes.xy), -1, -1, -1))
-        depth = grid.patch[0]
-        frames = [slab * depth + i for group in groups for slab in group for i in range(depth)]
-        return unpatchify(pixels.flatten(1, 2), grid), frames
+    def _place(
+        self,
+        video_BFHW3: torch.Tensor,
+        pixels_BGNP3: torch.Tensor,
+        index_GN3: torch.Tensor,
+        frame_F: torch.Tensor,
+    ) -> None:
+        """Write what some passes made into the frames of the video, whose numbers are `frame_F`."""
+        t, y, x = index_GN3.flatten(0, 1).unbind(-1)
+        patch, place = (t[:, None] == self._slabs(frame_F)).nonzero(as_tuple=True)
+        depth = frame_F[place] % self.config.decoder_patch[0]
+        index_N3 = torch.stack([place, y[patch], x[patch]], dim=-1).to(self.device)
+        pixels_BNP3 = pixels_BGNP3.flatten(1, 2)[:, patch.to(self.device), depth.to(self.device)]
+        write(video_BFHW3, pixels_BNP3.unsqueeze(2), index_N3.expand(len(video_BFHW3), -1, -1))
+
+
+def _passes(
+    groups: Sequence[torch.Tensor], slab_F: torch.Tensor, groups_per_pass: int
+) -> Iterator[torch.Tensor]:
+    """Indices (G, N, 3) of the groups that hold a patch of the slabs, those of equal size together,
+    at most `groups_per_pass`."""
+    needed = [group for group in groups if torch.isin(group[:, 0], slab_F).any()]
+    for _, same_size in groupby(sorted(needed, key=len), key=len):
+        while part := list(islice(same_size, groups_per_pass)):
+            yield torch.stack(part)

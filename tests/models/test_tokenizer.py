@@ -1,11 +1,12 @@
 import dataclasses
+from fractions import Fraction
 
 import pytest
 import torch
 from torch import nn
 
 from coordtok.config.errors import ConfigError, DataError
-from coordtok.geometry.groups import group_index, slab_groups
+from coordtok.geometry.groups import patch_groups
 from coordtok.geometry.patches import gather, unpatchify
 from coordtok.geometry.pixels import from_uint8
 from coordtok.losses.reconstruction import mse_per_clip
@@ -56,8 +57,7 @@ def test_groups_attend_to_themselves_only(model, video) -> None:
 def test_forward_in_groups_is_decode(model, video) -> None:
     """Validation sees through `forward` (all that ZeRO-3 allows) what `decode` gives."""
     grid = model.decoder.grid
-    groups = slab_groups(grid, 96, "contiguous")
-    index = torch.stack([group_index(grid, group) for group in groups]).expand(2, -1, -1, -1)
+    index = torch.stack(patch_groups(grid, 96, "contiguous")).expand(2, -1, -1, -1)
     video_again = unpatchify(model(video, index, groups_per_pass=1).flatten(1, 2), grid)
     decoded = model.decode(model.encode(video), points_per_pass=96, grouping="contiguous")
     torch.testing.assert_close(decoded, video_again, atol=1e-5, rtol=0)
@@ -86,11 +86,98 @@ def test_a_frame_costs_its_own_pass_only(model, video) -> None:
     assert len(decoded) == 1
 
 
+def test_a_random_group_is_of_patches_all_over_the_clip(model, video) -> None:
+    """As in training: every pass holds patches of most frames, so one frame costs most passes."""
+    planes, decoded = model.encode(video), []
+    model.decoder.register_forward_pre_hook(lambda _, args: decoded.append(args[1]))
+    model.decode(planes, frames=[6], points_per_pass=64, grouping="random")
+    assert len(decoded) == 9
+    assert all(len(index[..., 0].unique()) > 9 for index in decoded)
+    first, again, other = (
+        model.decode(planes, points_per_pass=64, grouping="random", seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
 def test_passes_aim_at_the_trained_number_of_points(model, video) -> None:
     model.points_per_pass = 100
     planes = model.encode(video)
     assert torch.equal(model.decode(planes), model.decode(planes, points_per_pass=100))
     assert not torch.equal(model.decode(planes), model.decode(planes, points_per_pass=500))
+
+
+@pytest.fixture
+def thin_config(odd_config):
+    """Patches one frame deep: what lies between frames can be asked for."""
+    return dataclasses.replace(odd_config, decoder_patch=(1, 4, 8))
+
+
+@pytest.fixture
+def thin(thin_config):
+    torch.manual_seed(0)
+    return CoordTok(thin_config).eval()
+
+
+@pytest.mark.parametrize("grouping", ["strided", "contiguous", "random"])
+def test_whole_times_are_frames(thin, video, grouping) -> None:
+    planes = thin.encode(video)
+    frames = thin.decode(planes, [3, 23, 0], 200, grouping=grouping)
+    times = thin.decode(planes, None, 200, times=[3, 23.0, Fraction(0)], grouping=grouping)
+    assert torch.equal(times, frames)
+
+
+@pytest.mark.parametrize("grouping", ["strided", "contiguous", "random"])
+def test_a_time_does_not_depend_on_the_others(thin, video, grouping) -> None:
+    planes = thin.encode(video)
+    times = [5, 4.5, Fraction(14, 3), 22.99, 0.5]
+    many = thin.decode(planes, None, 200, times=times, grouping=grouping, groups_per_pass=2)
+    for place, time in enumerate(times):
+        one = thin.decode(planes, None, 200, times=[time], grouping=grouping)
+        torch.testing.assert_close(one, many[:, [place]], atol=1e-5, rtol=0)
+
+
+def test_times_run_on_smoothly_from_frame_to_frame(thin, video) -> None:
+    planes = thin.encode(video)
+    before, after = thin.decode(planes, [4, 5], points_per_pass=192).unbind(1)
+    steps = [4, 4.001, 4.25, 4.5, 4.75, 4.999, 5]
+    between = thin.decode(planes, None, 192, times=steps).unbind(1)
+    for near, frame in ((between[1], before), (between[-2], after)):
+        torch.testing.assert_close(near, frame, atol=2e-3, rtol=0)
+    distances = [float((each - before).square().mean()) for each in between]
+    assert distances == sorted(distances)
+
+
+def test_between_frames_planes_and_positions_are_read_between(thin_config) -> None:
+    torch.manual_seed(0)
+    model = CoordTok(dataclasses.replace(thin_config, decoder_layers=0)).eval()
+    model.decoder.norm = nn.Identity()  # all that is left is linear in the position
+    planes = model.encode(torch.zeros(1, *thin_config.video_size, 3, dtype=torch.uint8))
+    planes = planes.map(torch.zeros_like)
+    ramp = torch.arange(24.0).view(1, 24, 1, 1)
+    frames = model.decode(planes)
+    middle = model.decode(planes, times=[7.25])[:, 0]
+    torch.testing.assert_close(middle, torch.lerp(frames[:, 7], frames[:, 8], 0.25))
+    nn.init.zeros_(model.decoder.position)
+    planes = planes._replace(yt=torch.linspace(0, 1, 8).view(1, 8, 1, 1).expand_as(planes.yt))
+    frames, times = model.decode(planes), model.decode(planes, times=[0.5, 7.25, 22.75])
+    slope = (frames[:, -1:] - frames[:, :1]) / 23
+    torch.testing.assert_close(frames, frames[:, :1] + slope * ramp.unsqueeze(-1))
+    expected = frames[:, :1] + slope * torch.tensor([0.5, 7.25, 22.75]).view(1, 3, 1, 1, 1)
+    torch.testing.assert_close(times, expected)
+
+
+@pytest.mark.parametrize("time", [-0.5, 23.01, float("nan"), float("inf"), Fraction(99, 4)])
+def test_times_outside_the_video(thin, video, time) -> None:
+    with pytest.raises(ConfigError, match="is outside the video; its frames are at 0 to 23"):
+        thin.decode(thin.encode(video), times=[3, time])
+
+
+def test_times_that_cannot_be_asked_for(model, thin, video) -> None:
+    with pytest.raises(ConfigError, match=r"decoder_patch is \(2, 4, 8\), several frames deep"):
+        model.decode(model.encode(video), times=[3])
+    with pytest.raises(ConfigError, match="both frames and times are given; choose one"):
+        thin.decode(thin.encode(video), [3], times=[3])
 
 
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 7.0])

@@ -18,7 +18,7 @@ from coordtok.data.loader import Batch, VideoWindows
 from coordtok.data.order import sample_rng
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.grid import PatchGrid
-from coordtok.geometry.groups import group_index, slab_groups
+from coordtok.geometry.groups import patch_groups
 from coordtok.geometry.patches import gather, scatter, unpatchify
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.geometry.sampling import draw_points, draw_slabs
@@ -47,10 +47,8 @@ class TokenizerTask:
                 f"train.points is {run.train.points}, but a clip has {self.grid.count} patches; "
                 "lower it or set train.replacement=true"
             )
-        groups = slab_groups(self.grid, run.train.points)
-        points_per_pass = max(len(group) for group in groups) * self.grid.per_slab
-        self.score_settings = {"points_per_pass": points_per_pass}
-        self._passes = [group_index(self.grid, group) for group in groups]
+        self._passes = patch_groups(self.grid, run.train.points)
+        self.score_settings = {"points_per_pass": max(len(index) for index in self._passes)}
         self._perceptual = self._load_perceptual()
 
     def _load_perceptual(self) -> PerceptualDistance | None:
