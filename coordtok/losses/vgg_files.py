@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pickle
 import shlex
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,9 +118,11 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         CheckpointError: damaged, no file of torch.save, or more than tensors.
     """
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        with warnings.catch_warnings():  # of a pickle's version: the error says all there is to say
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} was not loaded: it is damaged or holds more than tensors ({reason(error)}); "
