@@ -3,7 +3,7 @@ import pytest
 
 from coordtok.config.errors import ConfigError
 from coordtok.geometry.grid import PatchGrid
-from coordtok.geometry.sampling import draw_points
+from coordtok.geometry.sampling import draw_points, draw_slabs
 
 GRID = PatchGrid(size=(8, 16, 24), patch=(2, 8, 8))  # 4 x 2 x 3 patches
 
@@ -33,8 +33,35 @@ def test_points_lie_in_real_frames(num_frames: int, slabs: int) -> None:
     assert np.unique(points[:, 0]).tolist() == list(range(slabs))
 
 
-def test_the_draw_is_the_generators() -> None:
-    assert np.array_equal(draw_points(rng(), GRID, 9), draw_points(rng(), GRID, 9))
+@pytest.mark.parametrize("draw", [draw_points, draw_slabs])
+def test_the_draw_is_the_generators(draw) -> None:
+    assert np.array_equal(draw(rng(), GRID, 12), draw(rng(), GRID, 12))
+
+
+def test_slabs_are_whole_different_and_equally_likely() -> None:
+    draws = [draw_slabs(np.random.default_rng(seed), GRID, 12) for seed in range(900)]
+    for points in draws[:20]:
+        assert points.dtype == np.int64
+        slabs = points.reshape(2, 6, 3)
+        assert slabs[0, 0, 0] != slabs[1, 0, 0]
+        for slab in slabs:
+            assert len(set(slab[:, 0])) == 1
+            assert slab[:, 1:].tolist() == [[y, x] for y in range(2) for x in range(3)]
+    _, counts = np.unique(np.concatenate(draws)[::6, 0], return_counts=True)
+    assert abs(counts - 450).max() < 80
+
+
+@pytest.mark.parametrize(
+    ("count", "num_frames", "message"),
+    [
+        (10, None, "points is 10; draw a multiple of a frame's 6"),
+        (0, None, "points is 0"),
+        (12, 3, "points is 12, 2 times a frame's 6 patches, but a clip of 3 frames has 1"),
+    ],
+)
+def test_slabs_that_cannot_be_drawn(count: int, num_frames: int | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        draw_slabs(rng(), GRID, count, num_frames)
 
 
 @pytest.mark.parametrize(
