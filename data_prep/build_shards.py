@@ -5,14 +5,12 @@ samples there are, and they are dealt to shards. `index.json` is written last: a
 is complete. Killed at any moment, the same command goes on where it stood.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from coordtok.config.errors import ConfigError, DataError, exit_on_user_error
-from coordtok.data.files import write_whole
+from coordtok.data.files import sole_owner, write_whole
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
 from data_prep.datasets import Scan, Video, scan
 from data_prep.distributors import Distributor, Done, Progress, make_distributor
@@ -48,7 +46,7 @@ def build(options: BuildOptions, run: RunOptions) -> tuple[Summary, bool]:
         UserError: nothing to build from, no room, or an output folder with something else in it.
     """
     output = Path(options.output)
-    with _sole_owner(output):
+    with sole_owner(output, "build"):
         work = WorkFolder(output)
         if (finished := _finished(options)) is not None:
             work.remove()
@@ -79,23 +77,6 @@ def build(options: BuildOptions, run: RunOptions) -> tuple[Summary, bool]:
         _finish(options, plan, shards, summary)
         work.remove()
     return summary, False
-
-
-@contextmanager
-def _sole_owner(output: Path) -> Iterator[None]:
-    """Hold the output folder, making it if need be: two builds would undo each other's work."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise DataError(f"cannot use {output} as a folder: {error.strerror}") from None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"another build is writing {output}: wait for it, or stop it") from None
-    finally:
-        os.close(folder)
 
 
 def _finished(options: BuildOptions) -> Summary | None:

@@ -33,7 +33,9 @@ from coordtok.data.index import (
     VideoSpec,
     unevenness,
 )
-from coordtok.data.tars import VIDEO_EXTENSIONS, index_tar, read_members
+from coordtok.data.latents import EXTENSION, LatentSpec, is_latent, read_planes
+from coordtok.data.member import UnreadableSample
+from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, read_members
 from data_prep.options import OneLineParser
 
 
@@ -56,6 +58,8 @@ def verify(folder: Path, decode: str, report: Report) -> ShardIndex | None:
     """
     try:
         index = ShardIndex.from_json(_index_text(folder), str(folder / INDEX_NAME))
+        if is_latent(index):
+            LatentSpec.of(index, str(folder))
     except DataError as error:
         report.problem(error)
         return None
@@ -64,7 +68,7 @@ def verify(folder: Path, decode: str, report: Report) -> ShardIndex | None:
         if path.name not in listed:
             report.problem(f"{path.name} is not in the index: it would never be read")
     for shard in tqdm(index.shards, unit=" shards", desc="verify"):
-        for problem in _shard_problems(folder / shard.name, shard, index.video, decode):
+        for problem in _shard_problems(folder / shard.name, shard, index, decode):
             report.problem(problem)
     return index
 
@@ -114,7 +118,7 @@ def _index_text(folder: Path) -> str:
 
 
 def _shard_problems(
-    path: Path, shard: ShardEntry, video: VideoSpec, decode: str
+    path: Path, shard: ShardEntry, index: ShardIndex, decode: str
 ) -> Iterator[str | DataError]:
     """What is wrong with one shard; the checks after a failed one would only repeat it."""
     if not path.is_file():
@@ -124,7 +128,8 @@ def _shard_problems(
     if size != shard.bytes:
         yield f"{path.name} has {size} bytes, the index says {shard.bytes}"
     try:
-        found, members = index_tar(path), read_members(path)
+        extensions = LATENT_EXTENSIONS if is_latent(index) else VIDEO_EXTENSIONS
+        found, members = index_tar(path, extensions), read_members(path)
     except DataError as error:
         yield error
         return
@@ -140,13 +145,16 @@ def _shard_problems(
             yield f"{path.name}: sample {key!r} is not as the index says (frames, place or size)"
     wanted = {"none": 0, "one": 1, "all": len(found.samples)}[decode]
     for sample in found.samples[:wanted]:
-        yield from _sample_problems(path, sample, video)
+        yield from _sample_problems(path, sample, index)
 
 
-def _sample_problems(path: Path, sample: SampleEntry, video: VideoSpec) -> Iterator[str]:
+def _sample_problems(path: Path, sample: SampleEntry, index: ShardIndex) -> Iterator[str]:
     try:
-        _decode(path, sample, sample.frames, (video.height, video.width))
-    except UnreadableVideo as error:
+        if is_latent(index):
+            read_planes(_read(path, sample, EXTENSION), LatentSpec.of(index, str(path)).shapes)
+        else:
+            _decode(path, sample, sample.frames, (index.video.height, index.video.width))
+    except (UnreadableVideo, UnreadableSample) as error:
         yield f"{path.name}: sample {sample.key!r} does not decode as the index says: {error}"
 
 
@@ -157,16 +165,20 @@ def _decode(
     extension = next((ext for ext in VIDEO_EXTENSIONS if ext in sample.files), None)
     if extension is None or not frames:
         raise UnreadableVideo("no frames in it")
-    offset, length = sample.files[extension]
-    with open(path, "rb") as file:
-        file.seek(offset)
-        data = file.read(length)
+    data = _read(path, sample, extension)
     if extension != "npy":
         return decode_frames(data, 0, frames, size), extension
     stored = decode_raw(data)[:frames]
     if size is not None:
         check_size(stored.shape[1:3], size)
     return stored, extension
+
+
+def _read(path: Path, sample: SampleEntry, extension: str) -> bytes:
+    offset, size = sample.files[extension]
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def _codec_and_size(
@@ -181,7 +193,10 @@ def _codec_and_size(
                 continue
             codec = {"name": "raw" if extension == "npy" else "h264"}
             return codec, (frames.shape[1], frames.shape[2])
-    raise DataError(f"no .tar in {folder} holds a readable sample: KEY.mp4 or KEY.npy")
+    raise DataError(
+        f"no .tar in {folder} holds a readable sample: KEY.mp4 or KEY.npy (latents are indexed by "
+        "scripts/encode.py, which knows their statistics: run it again)"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -234,13 +249,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.problems else 0
 
 
+def _even_out(index: ShardIndex) -> str:
+    lanes = even_lanes([len(shard.samples) for shard in index.shards])
+    if is_latent(index):
+        return f"video shards of {lanes} lanes, encoded again, would be even"
+    return f"--write-index --lanes {lanes} would be even"
+
+
 def _tell(folder: Path, index: ShardIndex, report: Report) -> None:
     counts = [len(shard.samples) for shard in index.shards]
     uneven = unevenness(counts, index.lanes)
     if uneven > UNEVEN:
         print(
             f"warning: lanes differ by {uneven:.0%} in their number of samples, so some are seen "
-            f"more often than others: --write-index --lanes {even_lanes(counts)} would be even"
+            f"more often than others: {_even_out(index)}"
         )
     frames = sum(sample.frames for shard in index.shards for sample in shard.samples)
     verdict = f"{report.problems} problems" if report.problems else "all as indexed"

@@ -6,8 +6,9 @@ name are one sample, the rest of the name is the extension.
 
 import hashlib
 import io
+import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -17,6 +18,7 @@ from coordtok.data.codec import UnreadableVideo, count_frames, raw_layout
 from coordtok.data.index import SampleEntry, ShardEntry
 
 VIDEO_EXTENSIONS = ("mp4", "npy")
+LATENT_EXTENSIONS = ("safetensors",)
 _END_MARK = bytes(tarfile.BLOCKSIZE)
 
 
@@ -64,18 +66,18 @@ def read_members(path: Path) -> list[Member]:
     return found
 
 
-def index_tar(path: Path) -> ShardEntry:
+def index_tar(path: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS) -> ShardEntry:
     """The index entry of a tar, for shards of any origin.
 
-    Members that belong to no video are left out. A video that cannot be read is listed with 0
-    frames: the loader skips it and names it.
+    Members that belong to no sample, which is a key with one of `extensions`, are left out. A
+    sample that cannot be read is listed with 0 frames: the loader skips it and names it.
 
     Raises:
         DataError: not a whole tar, or two samples with one key.
     """
     members = read_members(path)
     with open(path, "rb") as file:
-        samples = tuple(_samples(members, file))
+        samples = tuple(_samples(members, file, extensions))
         file.seek(0)
         sha256 = digest(file)
     keys = [sample.key for sample in samples]
@@ -93,15 +95,21 @@ def digest(file: BinaryIO) -> str:
     return summed.hexdigest()
 
 
-def _samples(members: list[Member], file: BinaryIO) -> Iterator[SampleEntry]:
+def _samples(
+    members: list[Member], file: BinaryIO, extensions: Sequence[str]
+) -> Iterator[SampleEntry]:
     for key, group in groupby(members, lambda member: member.key_and_extension[0]):
         files = {member.key_and_extension[1]: (member.offset, member.size) for member in group}
-        video = next((ext for ext in VIDEO_EXTENSIONS if ext in files), None)
-        if video is not None:
-            yield SampleEntry(key, _frames(file, video, *files[video]), files)
+        content = next((ext for ext in extensions if ext in files), None)
+        if content is not None:
+            yield SampleEntry(key, _frames(file, content, files), files)
 
 
-def _frames(file: BinaryIO, extension: str, offset: int, size: int) -> int:
+def _frames(file: BinaryIO, extension: str, files: Mapping[str, tuple[int, int]]) -> int:
+    """Frames of a sample: counted in a video; of latents, what their .json says."""
+    if extension in LATENT_EXTENSIONS:
+        return _told_frames(file, *files["json"]) if "json" in files else 0
+    offset, size = files[extension]
     file.seek(offset)
     try:
         if extension == "npy":
@@ -109,3 +117,12 @@ def _frames(file: BinaryIO, extension: str, offset: int, size: int) -> int:
         return count_frames(file.read(size))
     except UnreadableVideo:
         return 0
+
+
+def _told_frames(file: BinaryIO, offset: int, size: int) -> int:
+    file.seek(offset)
+    try:
+        frames = json.loads(file.read(size))["frames"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return frames if type(frames) is int and frames > 0 else 0

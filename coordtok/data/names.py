@@ -1,0 +1,18 @@
+"""File names from keys. A key is a stranger's text, which must never be taken for a path."""
+
+import re
+from hashlib import blake2b
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+", re.ASCII)
+_LONGEST = 64
+"""A tar's plain header holds 100 characters, extensions included."""
+
+
+def safe_name(key: str) -> str:
+    """`key` itself where it is letters, digits, '-' and '_' and not long; else a readable part of
+    it with a hash, unlike that of any other key."""
+    readable = _UNSAFE.sub("-", key).strip("-")[:_LONGEST]
+    if readable == key:
+        return key
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+    return f"{readable[: _LONGEST - 16] or 'sample'}-{digest}"
