@@ -67,21 +67,22 @@ def find_published(file: Published, given: Path | None) -> Path:
 
     Raises:
         ConfigError: it is nowhere.
-        CheckpointError: the first file of its name is another one.
+        CheckpointError: only other files of its name are there.
     """
     folders = list(_folders(file, given))
-    for folder in folders:
-        path = folder / file.name
-        if path.is_file():
-            if not is_published(file, path):
-                raise CheckpointError(
-                    f"{path} is damaged or another file: its SHA-256 is not {file.sha256}; remove "
-                    f"it, then {_command(file, folders[0])}"
-                )
-            return path
+    paths = [path for folder in folders if (path := folder / file.name).is_file()]
+    found = next((path for path in paths if is_published(file, path)), None)
+    if found is not None:
+        return found
+    command = file.command.format(path=shlex.quote(str(folders[0] / file.name)))
+    if paths:
+        raise CheckpointError(
+            f"{paths[0]} is damaged or another file: its SHA-256 is not {file.sha256}; remove it, "
+            f"then {command}"
+        )
     raise ConfigError(
         f"{file.name} (SHA-256 {file.sha256}) is missing: put it in {folders[0]}, or get it with: "
-        f"{_command(file, folders[0])}"
+        f"{command}"
     )
 
 
@@ -93,10 +94,6 @@ def _folders(file: Published, given: Path | None) -> Iterator[Path]:
     spec = importlib.util.find_spec(file.package) if file.package else None
     for place in (spec.submodule_search_locations or ()) if spec else ():
         yield Path(place) / file.inside
-
-
-def _command(file: Published, folder: Path) -> str:
-    return file.command.format(path=shlex.quote(str(folder / file.name)))
 
 
 def is_published(file: Published, path: Path) -> bool:

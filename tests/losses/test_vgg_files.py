@@ -96,6 +96,17 @@ def test_a_package_has_its_file_without_being_imported(
     assert vgg_files.find_published(file, None) == tmp_path / "shipper/inside/heads.pth"
 
 
+def test_a_strangers_file_of_that_name_does_not_hide_the_right_one(
+    empty_machine: Path, tmp_path: Path
+) -> None:
+    file = Published("vgg.pth", hashlib.sha256(b"right").hexdigest(), "get it")
+    (empty_machine / file.name).write_bytes(b"another")
+    right = tmp_path / "torch/hub/checkpoints" / file.name
+    right.parent.mkdir(parents=True)
+    right.write_bytes(b"right")
+    assert vgg_files.find_published(file, None) == right
+
+
 def test_another_file_of_that_name_is_refused(empty_machine: Path) -> None:
     write_vgg(empty_machine / VGG16.name)
     line = error_of(lambda: load_perceptual("lpips"))
