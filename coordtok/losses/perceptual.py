@@ -104,7 +104,7 @@ def check_size(height: int, width: int) -> None:
     if min(height, width) < SMALLEST_SIDE:
         raise ConfigError(
             f"frames are {height} x {width}, but VGG16 needs at least {SMALLEST_SIDE} x "
-            f"{SMALLEST_SIDE}; set perceptual.weight=0 or use larger frames"
+            f"{SMALLEST_SIDE}; use larger frames, or no perceptual distance"
         )
 
 
@@ -124,7 +124,7 @@ def load_perceptual(
     """
     given = Path(weights).expanduser() if weights else None
     if given is not None and not given.exists():
-        raise ConfigError(f"perceptual.weights is {weights}, which does not exist; correct it")
+        raise ConfigError(f"{weights}: no such file or folder; name a perceptual network's weights")
     load = _load_hed if network == "hed" else _load_lpips
     return load(given).to(device)
 

@@ -65,7 +65,7 @@ def test_missing_heads_are_named(tmp_path: Path) -> None:
 
 def test_a_path_that_does_not_exist() -> None:
     line = error_of(lambda: load_perceptual("lpips", "nowhere"))
-    assert line == "perceptual.weights is nowhere, which does not exist; correct it"
+    assert line == "nowhere: no such file or folder; name a perceptual network's weights"
 
 
 @pytest.mark.parametrize("place", ["cache", "torch/hub/checkpoints", "given"])
