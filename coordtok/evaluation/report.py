@@ -3,8 +3,9 @@
 Nothing in it depends on the machine or on the number of ranks, so reports can be compared as files.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,30 @@ from coordtok.data.index import ShardIndex
 from coordtok.data.loader import OpenedShards
 from coordtok.evaluation.clips import Clip, names
 from coordtok.evaluation.reconstruction import Decoding
+from coordtok.evaluation.sampling import Sampling
 from coordtok.evaluation.scoring import ClipScore
 from coordtok.evaluation.side_by_side import tokens_per_clip
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.fingerprint import fingerprint
 
-REPORT = "report.json"
-TABLE = "report.md"
+_HASH = 64
 MEASURES = ("psnr", "ssim", "perceptual", "motion")
-DEFINITIONS = {
+_DEFINITIONS = {
     "psnr": "dB, of each frame, averaged over a clip's frames, then over clips; padding excluded; "
     "predictions clipped, not rounded to 8 bits",
     "ssim": "torchmetrics, Gaussian window of 11 pixels, averaged as PSNR is",
+    "perceptual": "distance of the named network, averaged as PSNR is",
     "motion": "mean absolute difference of neighbouring frames of the source, in 8-bit levels",
     "motion_correlation": "Pearson's r of PSNR and motion over the clips",
     "rfvd": "Frechet distance of the features of sources and reconstructions, both as 8-bit RGB",
     "fvd": "Frechet distance of the features of real and generated clips, both as 8-bit RGB",
 }
+
+
+def definitions(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What the figures of a report mean."""
+    return {name: meaning for name, meaning in _DEFINITIONS.items() if name in metrics}
 
 
 def describe_model(folder: Path, model: CoordTok) -> dict[str, Any]:
@@ -49,6 +56,18 @@ def describe_model(folder: Path, model: CoordTok) -> dict[str, Any]:
         "width": config.width,
         "tokens": tokens_per_clip(config),
         "channels": config.plane_channels,
+    }
+
+
+def describe_clips(
+    sampling: Sampling, scored: int, unreadable: int, clip_list: str
+) -> dict[str, Any]:
+    """Which clips; the list's digest tells whether two reports are of the same ones."""
+    return {
+        **sampling.describe(),
+        "scored": scored,
+        "unreadable": unreadable,
+        "list_sha256": hashlib.sha256(clip_list.encode()).hexdigest(),
     }
 
 
@@ -95,3 +114,53 @@ def measured(score: ClipScore) -> dict[str, float]:
     """What was measured of a clip, by name."""
     values = score._asdict()
     return {name: values[name] for name in MEASURES if values[name] is not None}
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The figures of a report and what they depend on, in Markdown that also reads as it is."""
+    rows = [("metric", "value", "of"), *_figures(report)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join([*lines, "", *_settings(report)]) + "\n"
+
+
+def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    metrics = report["metrics"]
+    clips = f"{report['clips']['scored']} clips"
+    if "psnr" in metrics:
+        yield "PSNR", f"{metrics['psnr']:.2f} dB", clips
+    if "ssim" in metrics:
+        yield "SSIM", f"{metrics['ssim']:.4f}", clips
+    if "perceptual" in metrics:
+        yield metrics["perceptual"]["name"], f"{metrics['perceptual']['value']:.4f}", clips
+    for name in ("rfvd", "fvd"):
+        for each in metrics.get(name, ()):
+            label = f"{'rFVD' if name == 'rfvd' else 'FVD'} ({each['features']})"
+            yield f"{label}, {each['frames']} frames", f"{each['value']:.4g}", _compared(each)
+    if "motion" in metrics:
+        yield "motion", f"{metrics['motion']:.2f} levels", clips
+        r = metrics["motion_correlation"]
+        yield "PSNR against motion", "none" if r is None else f"r = {r:.2f}", clips
+
+
+def _compared(distance: Mapping[str, Any]) -> str:
+    first, second = distance["clips"]
+    clips = f"{first} clips" if first == second else f"{first} and {second} clips"
+    if distance["reliable"]:
+        return clips
+    return f"{clips}: too few to be relied on, there are {distance['dimension']} features"
+
+
+def _settings(report: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("model", "generated", "data", "clips", "decoding"):
+        if name in report:
+            shown = {key: value for key, value in report[name].items() if _is_short(value)}
+            yield f"{name}: " + ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def _is_short(value: object) -> bool:
+    return value is not None and len(str(value)) < _HASH and not isinstance(value, dict)

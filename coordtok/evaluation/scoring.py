@@ -2,11 +2,11 @@
 
 Padding that fills up a short clip is cut off before anything is measured.
 
-Shapes: B clips of a batch, T frames, S shown frames, D features, H rows, W columns, 3 colours.
+Shapes: B clips of a batch, T frames, S shown frames, H rows, W columns, 3 colours.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ import torch
 
 from coordtok.config.errors import CheckpointError
 from coordtok.data.loader import SkippedSample
+from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker
 from coordtok.evaluation.clip_reader import ClipBatch
-from coordtok.evaluation.features import FeatureNetwork
 from coordtok.evaluation.metrics import motion, psnr, ssim
 from coordtok.evaluation.reconstruction import Decoding
 from coordtok.geometry.pixels import from_uint8, to_uint8
@@ -45,23 +45,13 @@ class Pictures(NamedTuple):
     output: np.ndarray
 
 
-class Features(NamedTuple):
-    """A clip's features, (D,) float32 each."""
-
-    number: int
-    source: np.ndarray
-    output: np.ndarray
-
-
 @dataclass(frozen=True)
 class Measures:
     """What is measured beside PSNR and motion."""
 
     ssim: bool = True
     perceptual: PerceptualDistance | None = None
-    features: FeatureNetwork | None = None
-    fvd_frames: tuple[int, ...] = ()
-    """Lengths at which features are taken: of the first so many frames of each clip."""
+    features: FeatureTaker | None = None
     shown: int = 0
     """Clips kept to look at, of the worst and of the best by PSNR."""
 
@@ -74,8 +64,8 @@ class Scores:
     skipped: list[SkippedSample] = field(default_factory=list)
     pictures: dict[int, Pictures] = field(default_factory=dict)
     """By number of the clip: of the worst and of the best."""
-    features: dict[int, list[Features]] = field(default_factory=dict)
-    """By number of frames."""
+    source_features: FeatureSets = field(default_factory=dict)
+    output_features: FeatureSets = field(default_factory=dict)
 
 
 def score_clips(
@@ -93,7 +83,7 @@ def score_clips(
         CheckpointError: the model's output is not finite.
         DataError: the features are not.
     """
-    scores = Scores(features={frames: [] for frames in measures.fvd_frames})
+    scores = Scores()
     for batch in batches:
         scores.skipped += batch.skipped
         output_BTHW3 = _reconstruct(model, batch, decoding)
@@ -104,7 +94,9 @@ def score_clips(
             scores.clips.append(score)
             _keep_picture(scores, score, pair, measures.shown)
         if measures.features is not None:
-            _add_features(scores, batch, to_uint8(output_BTHW3), measures.features)
+            measures.features.add(scores.source_features, batch)
+            output = replace(batch, video_BTHW3=to_uint8(output_BTHW3))
+            measures.features.add(scores.output_features, output)
         on_batch(len(batch.numbers) + len(batch.skipped))
     return scores
 
@@ -167,18 +159,3 @@ def _pictures(score: ClipScore, output_THW3: torch.Tensor, source_THW3: torch.Te
     shown = torch.linspace(0, len(source_THW3) - 1, SHOWN_FRAMES).round().long()
     output = to_uint8(output_THW3[shown.to(output_THW3.device)]).cpu().numpy()
     return Pictures(score, source_THW3[shown].numpy(), output)
-
-
-def _add_features(
-    scores: Scores, batch: ClipBatch, output_BTHW3: torch.Tensor, network: FeatureNetwork
-) -> None:
-    """Features of the clips that are long enough."""
-    for frames, found in scores.features.items():
-        places = [place for place in batch.numbers if batch.frames_B[place] >= frames]
-        if places:
-            source_BD = network(batch.video_BTHW3[:, :frames])
-            output_BD = network(output_BTHW3[:, :frames])
-            found += [
-                Features(batch.numbers[place], source_BD[place], output_BD[place])
-                for place in places
-            ]

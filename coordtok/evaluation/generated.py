@@ -1,0 +1,177 @@
+"""How far generated videos are from real ones: FVD by the paper's protocol.
+
+As many generated mp4 files as real clips, both cut to their first frames; all ranks take part.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from coordtok import distributed
+from coordtok.config.errors import DataError
+from coordtok.data.codec import UnreadableVideo, decode_frames
+from coordtok.data.files import check_new, whole_folder
+from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
+from coordtok.evaluation.clip_features import FeatureTaker, distances, take_features
+from coordtok.evaluation.clip_reader import ClipBatch, ClipReader
+from coordtok.evaluation.clips import Clip, to_csv
+from coordtok.evaluation.features import FeatureChoice
+from coordtok.evaluation.over_ranks import merge_features
+from coordtok.evaluation.report import definitions, describe_clips, describe_shards
+from coordtok.evaluation.results import CLIPS, write_report
+from coordtok.evaluation.sampling import Sampling
+
+SUFFIX = ".mp4"
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What the command line asks for."""
+
+    generated: Path
+    shards: str
+    output: Path
+    features: FeatureChoice
+    sampling: Sampling = field(default_factory=Sampling)
+    batch: int = 1
+    device: str = "cpu"
+    workers: int = 0
+    progress: bool = False
+
+
+class VideoReader:
+    """This rank's batches of video files, as `ClipReader` has them of stored clips."""
+
+    def __init__(
+        self, paths: Sequence[Path], size: tuple[int, int, int], batch: int, rank: int, ranks: int
+    ) -> None:
+        """size: (T, H, W) of what is read: the first T frames of each file, which must be H x W."""
+        self._paths, self._size, self._batch = paths, size, batch
+        self._own = range(rank * batch, len(paths), ranks * batch)
+
+    @property
+    def clips(self) -> int:
+        return sum(len(self._paths[first : first + self._batch]) for first in self._own)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        """Raises DataError for a file that cannot be read, is too short or of another size."""
+        for first in self._own:
+            paths = self._paths[first : first + self._batch]
+            video = np.zeros((self._batch, *self._size, 3), np.uint8)
+            for place, path in enumerate(paths):
+                video[place] = self._read(path)
+            numbers = {place: first + place for place in range(len(paths))}
+            frames = [self._size[0]] * self._batch
+            yield ClipBatch(torch.from_numpy(video), frames, numbers)
+
+    def _read(self, path: Path) -> np.ndarray:
+        frames, *size = self._size
+        try:
+            return decode_frames(path.read_bytes(), 0, frames, (size[0], size[1]))
+        except (UnreadableVideo, OSError) as error:
+            raise DataError(
+                f"{path}: {error}; generate it again, or compare with shards of its size and with "
+                "fewer --fvd-frames"
+            ) from None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    source: OpenedShards
+    clips: list[Clip]
+    paths: list[Path]
+    taker: FeatureTaker
+    size: tuple[int, int, int]
+
+
+def evaluate_generated(request: GenerationRequest) -> dict[str, Any]:
+    """Compare generated videos with real clips over all ranks; rank 0 writes the new folder.
+
+    Returns its report. Without a number in `sampling`, one window of every sample that is long
+    enough is compared with all generated videos.
+
+    Raises:
+        UserError: on all ranks: videos, shards, network or the folder cannot be used.
+    """
+    distributed.run_on_main(lambda: check_new(request.output))
+    prepared = distributed.together(lambda: _prepare(request))
+    batches = distributed.together(lambda: _readers(request, prepared))
+    shown = request.progress and distributed.is_main()
+    with tqdm(total=sum(each.clips for each in batches), unit="clip", disable=not shown) as bar:
+        take = partial(take_features, prepared.taker, on_batch=bar.update)
+        own = distributed.together(lambda: [take(each) for each in batches])
+    real, generated = (merge_features(each) for each in own)
+    skipped = len(prepared.clips) - max(map(len, real.values()))
+    metrics = {"fvd": distances(prepared.taker.network, real, generated)}
+    return distributed.run_on_main(lambda: _write(request, prepared, metrics, skipped))
+
+
+def find_videos(folder: Path, number: int | None) -> list[Path]:
+    """The first `number` videos of `folder` by name; all of them by default.
+
+    Raises:
+        DataError: there is no such folder, or it holds fewer.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+    except OSError as error:
+        raise DataError(f"generated videos: {folder} cannot be read ({error.strerror})") from None
+    if not paths or (number is not None and len(paths) < number):
+        raise DataError(
+            f"{folder} holds {len(paths)} {SUFFIX} files, {number or 'at least 1'} are needed; "
+            "generate more (scripts/sample.py), or ask for fewer --clips"
+        )
+    return paths[:number]
+
+
+def _prepare(request: GenerationRequest) -> _Prepared:
+    paths = find_videos(request.generated, request.sampling.clips)
+    source = open_shards(request.shards)
+    video = source.index.video
+    size = video.frames, video.height, video.width
+    taker = FeatureTaker.load(request.features, size, request.device)
+    clips = request.sampling.choose(source.index, video.frames)
+    clips = [clip for clip in clips if clip.frames >= max(taker.lengths)]
+    taker.check_clips([clip.frames for clip in clips], "real clips")
+    taker.check_clips([video.frames] * len(paths), "generated videos")
+    return _Prepared(source, clips, paths, taker, size)
+
+
+def _readers(request: GenerationRequest, prepared: _Prepared) -> list[ClipReader | VideoReader]:
+    rank, ranks = distributed.rank(), distributed.world_size()
+    real = ClipReader(
+        prepared.source,
+        prepared.clips,
+        VideoWindows(*prepared.size),
+        batch=request.batch,
+        rank=rank,
+        world_size=ranks,
+        workers=request.workers,
+    )
+    size = max(prepared.taker.lengths), *prepared.size[1:]
+    return [real, VideoReader(prepared.paths, size, request.batch, rank, ranks)]
+
+
+def _write(
+    request: GenerationRequest, prepared: _Prepared, metrics: dict[str, Any], skipped: int
+) -> dict[str, Any]:
+    clip_list = to_csv(prepared.clips, prepared.source.index)
+    scored = len(prepared.clips) - skipped
+    report = {
+        "metrics": metrics,
+        "generated": {"path": str(request.generated), "videos": len(prepared.paths)},
+        "clips": describe_clips(request.sampling, scored, skipped, clip_list),
+        "data": describe_shards(prepared.source),
+        "features": prepared.taker.network.settings,
+        "definitions": definitions(metrics),
+    }
+    with whole_folder(request.output) as folder:
+        write_report(folder, report)
+        (folder / CLIPS).write_text(clip_list, encoding="utf-8")
+    return report
