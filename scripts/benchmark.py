@@ -3,6 +3,7 @@
 
     python scripts/benchmark.py loader
     deepspeed scripts/benchmark.py train --deepspeed ds_configs/zero3.json --config tokenizer_s
+    python scripts/benchmark.py decode --model exports/quickstart --shards shards/quickstart/val
 
 `benchmark.py COMMAND --help` tells what a command measures and what can be chosen. Figures are
 medians of one run. With --json PATH they are also written to a file, together with what is known of
@@ -40,6 +41,12 @@ are noise in a temporary folder unless --own-shards (or data.shards=DIR) asks fo
 Phases are timed one after the other, so on a GPU the device is waited for after each; without that
 a step takes a little less. Communication is part of the phases and comes from a trace of some more
 steps: the time in which at least one collective was under way, waiting for other ranks included."""
+
+_DECODE = """\
+How patches are best grouped into decoder passes, on a trained model: PSNR, and the time that a
+whole clip and one random frame of it take, for every grouping at several sizes of a pass
+(docs/grouping.md). With --in-between instead the PSNR of moments between frames, for which shards
+with twice the model's frames in a sample are needed (docs/in_between_frames.md)."""
 
 
 class Command(NamedTuple):
@@ -130,9 +137,46 @@ def measure_train(args: argparse.Namespace) -> "Report":
     return measure_training(run, args.deepspeed, args.steps, own, args.work_folder)
 
 
+def add_decode_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", metavar="DIR", required=True, help="an export, as scripts/export.py makes it"
+    )
+    parser.add_argument("--shards", metavar="DIR", required=True, help="clips to decode")
+    parser.add_argument(
+        "--clips", type=int, default=8, metavar="N", help="of them (default %(default)s)"
+    )
+    parser.add_argument(
+        "--points-per-pass",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="sizes of a pass (default: 1, 4, 16 ... frames, as trained, and all)",
+    )
+    parser.add_argument(
+        "--in-between", action="store_true", help="measure moments between frames instead"
+    )
+    parser.add_argument(
+        "--device", help="to compute on (default: a GPU where there is one, else cpu)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random windows")
+
+
+def measure_decode(args: argparse.Namespace) -> "Report":
+    from coordtok import distributed
+    from coordtok.benchmarks.decode import measure_decoding
+    from coordtok.benchmarks.in_between import measure_in_between
+    from coordtok.models.tokenizer import CoordTok
+
+    model = CoordTok.from_pretrained(args.model, args.device or distributed.device())
+    if args.in_between:
+        return measure_in_between(model, args.shards, args.clips, args.seed)
+    return measure_decoding(model, args.shards, args.clips, args.points_per_pass, args.seed)
+
+
 COMMANDS = {
     "loader": Command(_LOADER, add_loader_options, measure_loader),
     "train": Command(_TRAIN, add_train_options, measure_train),
+    "decode": Command(_DECODE, add_decode_options, measure_decode),
 }
 
 
