@@ -4,7 +4,7 @@ of mean 0 and standard deviation 1.
 Shapes: B batch, C channels; R, S rows and columns of one plane.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,27 @@ class LatentStatistics:
             name: {plane: values_C.tolist() for plane, values_C in planes._asdict().items()}
             for name, planes in (("mean", self.mean), ("std", self.std))
         }
+
+    @classmethod
+    def mixture(
+        cls, parts: Sequence["LatentStatistics"], weights: Sequence[float]
+    ) -> "LatentStatistics":
+        """Of datasets that are drawn from with these weights."""
+        shares = [weight / sum(weights) for weight in weights]
+
+        def average(planes: Sequence[Triplane]) -> Triplane:
+            return Triplane(
+                *(sum(w * p for w, p in zip(shares, column)) for column in zip(*planes))
+            )
+
+        means = [part.mean.map(torch.Tensor.double) for part in parts]
+        squares = [
+            Triplane(*(s.double().square() + m.square() for s, m in zip(part.std, mean)))
+            for part, mean in zip(parts, means)
+        ]
+        mean = average(means)
+        std = Triplane(*((q - m.square()).sqrt() for q, m in zip(average(squares), mean)))
+        return cls(mean.to(torch.float32), std.to(torch.float32))
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "LatentStatistics":
