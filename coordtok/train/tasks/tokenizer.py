@@ -82,19 +82,26 @@ class TokenizerTask:
         l2_B = mse_per_clip(predicted_BNP3, target_BNP3)
         if self._perceptual is None:
             return {"loss": l2_B}
-        frames_FHW3, target_FHW3 = (
-            unpatchify(patches, self.grid).flatten(0, 1)
-            for patches in (predicted_BNP3, target_BNP3)
-        )
-        distance_B = (
-            self._perceptual(frames_FHW3, target_FHW3).unflatten(0, (len(l2_B), -1)).mean(1)
-        )
+        distance_B = self._distance(self._perceptual, predicted_BNP3, target_BNP3)
         name = DISTANCE_NAMES[self.run.perceptual.network]
         return {
             "loss": l2_B + self.run.perceptual.weight * distance_B,
             "l2": l2_B,
             name: distance_B,
         }
+
+    def _distance(
+        self,
+        perceptual: PerceptualDistance,
+        predicted_BNP3: torch.Tensor,
+        target_BNP3: torch.Tensor,
+    ) -> torch.Tensor:
+        """The mean distance of each clip's drawn frames, (B,)."""
+        predicted_BFHW3, target_BFHW3 = (
+            unpatchify(patches, self.grid) for patches in (predicted_BNP3, target_BNP3)
+        )
+        distance_F = perceptual(predicted_BFHW3.flatten(0, 1), target_BFHW3.flatten(0, 1))
+        return distance_F.unflatten(0, predicted_BFHW3.shape[:2]).mean(dim=1)
 
     def _patches(
         self,
