@@ -5,6 +5,8 @@ even, high quality, BT.709 tagged as such. Only the encoder's few frames of look
 an hour-long film takes no more memory than a short clip.
 """
 
+import os
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -89,3 +91,19 @@ class Mp4Writer:
             f"cannot write {self.path}: {reason}; make room, choose another folder, or make the "
             "pictures smaller"
         )
+
+
+def write_mp4(path: Path, video: Iterable[NDArray[np.uint8]], fps: Fraction) -> None:
+    """A video (T, H, W, 3) as an mp4 that takes its name `path` only once it is complete.
+
+    Raises:
+        DataError: as `Mp4Writer` does.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with Mp4Writer(part, fps) as writer:
+            for picture in video:
+                writer.write(picture)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
