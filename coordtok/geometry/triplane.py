@@ -44,6 +44,11 @@ def plane_shape(plane_size: Size3, axes: tuple[int, int]) -> tuple[int, int]:
     return plane_size[rows], plane_size[columns]
 
 
+def latent_size(plane_size: Size3, channels: int) -> int:
+    """M, the numbers of a latent with planes of `plane_size` (T', H', W')."""
+    return channels * sum(math.prod(plane_shape(plane_size, axes)) for axes in PLANE_AXES)
+
+
 def pack(planes: Triplane) -> torch.Tensor:
     """All numbers of each latent, (B, M): xy, yt and xt, row-major, one after another."""
     return torch.cat([plane.flatten(1) for plane in planes], dim=1)

@@ -11,7 +11,8 @@ of whichever files hold it.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,23 @@ class EMA:
         if averages:
             torch._foreach_lerp_(averages, weights, 1 - self.decay)
 
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """The averages in place of the weights that compute, which come back bit for bit; the
+        masters stay as they are. All ranks enter and leave together."""
+        kept = []
+        for name, parameter in self._engine.module.named_parameters():
+            own = self.slices.get(name, Slice(0, torch.empty(0)))
+            for computing, average in _averages(parameter, own):
+                kept.append((computing, computing.clone()))
+                computing.copy_(average)
+        try:
+            yield
+        finally:
+            for computing, weights in reversed(kept):  # two of a parameter may share memory
+                computing.copy_(weights)
+
     def save(self, folder: Path) -> None:
         """Write this rank's file into `folder`."""
         starts = {name: piece.start for name, piece in self.slices.items()}
@@ -79,6 +97,25 @@ class EMA:
     def load(self, folder: Path) -> None:
         """Take the averages from `folder`, saved by any number of ranks."""
         _fill(self.slices, folder)
+
+
+def _averages(parameter: Any, own: Slice) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Each tensor that holds weights of `parameter` on this rank, and the averages for it."""
+    if not hasattr(parameter, "ds_id"):
+        yield parameter.data, _whole(own, parameter.numel(), parameter.device).view_as(parameter)
+        return
+    if parameter.numel() == parameter.ds_numel:  # small ones stay whole on every rank
+        whole = _whole(own, parameter.ds_numel, parameter.device)
+        yield parameter.data, whole.view_as(parameter)
+    share = parameter.ds_tensor.data.flatten()[: own.values.numel()]
+    yield share, own.values
+
+
+def _whole(own: Slice, size: int, device: torch.device) -> torch.Tensor:
+    """The ranks' slices of one flattened parameter, put together on all of them."""
+    whole = torch.zeros(size, device=device)
+    whole[own.start : own.start + own.values.numel()] = own.values
+    return distributed.sum_over_ranks(whole)
 
 
 def has_ema(folder: Path) -> bool:

@@ -7,12 +7,19 @@ import torch
 
 from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build
-from coordtok.config.schema import RunConfig
-from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.card import WEIGHTS, Card, Origin, TokenizerSettings
+from coordtok.config.schema import DiTModelConfig, RunConfig
+from coordtok.models.build import build_model
+from coordtok.pretrained.card import (
+    WEIGHTS,
+    Card,
+    GeneratorSettings,
+    Origin,
+    TokenizerReference,
+    TokenizerSettings,
+)
 from coordtok.pretrained.load import first_difference
 from coordtok.pretrained.write import check_target, write_export
-from coordtok.train.checkpoint import find_damage, read_state
+from coordtok.train.checkpoint import TrainState, find_damage, read_state
 from coordtok.train.ema import has_ema, read_ema
 from coordtok.train.weights import find_checkpoint, read_masters
 
@@ -43,11 +50,16 @@ def export_checkpoint(
     run = build(RunConfig, state.config)
     tensors = _read(checkpoint, run, weights)
     history = {"run": state.config, "data": state.data}
-    card = Card(
-        run.model, TokenizerSettings(run.train.points), Origin(weights, state.step, history)
-    )
+    card = Card(run.model, _settings(run, state), Origin(weights, state.step, history))
     write_export(folder, card, tensors, dtype, overwrite=overwrite, progress=progress)
     return checkpoint, card
+
+
+def _settings(run: RunConfig, state: TrainState) -> TokenizerSettings | GeneratorSettings:
+    if isinstance(run.model, DiTModelConfig):
+        tokenizer = TokenizerReference(**state.facts["tokenizer"])
+        return GeneratorSettings(state.facts["statistics"], tokenizer, run.sampler)
+    return TokenizerSettings(run.train.points)
 
 
 def _choose(weights: Literal["raw", "ema"] | None, checkpoint: Path) -> Literal["raw", "ema"]:
@@ -62,7 +74,7 @@ def _read(
     checkpoint: Path, run: RunConfig, weights: Literal["raw", "ema"]
 ) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
-        model = CoordTok(run.model)
+        model = build_model(run.model)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if weights == "ema":
         return read_ema(checkpoint, shapes)

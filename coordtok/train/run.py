@@ -8,7 +8,7 @@ from typing import Any
 from coordtok import distributed
 from coordtok.config.errors import CheckpointError
 from coordtok.config.load import to_yaml
-from coordtok.config.schema import RunConfig, TokenizerModelConfig
+from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.data.loader import EvalLoader, LoaderState, OpenedShards, TrainLoader, open_shards
 from coordtok.train.checkpoint import TrainState, committed, load_engine, read_state, rewind
 from coordtok.train.ema import EMA
@@ -25,6 +25,7 @@ from coordtok.train.monitor import Monitor
 from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
+from coordtok.train.tasks.generator import GeneratorTask
 from coordtok.train.tasks.task import Task
 from coordtok.train.tasks.tokenizer import TokenizerTask
 
@@ -120,7 +121,7 @@ def assemble(
         raise CheckpointError("data.shards differ between machines: give all of them the same")
     if state is not None:
         check_same_run(state, run, data, allow_grown_data)
-    task = distributed.together(lambda: _task(run))
+    task = distributed.together(lambda: _task(run, sources, state))
     progress = _progress(state, sources, data)
     loader = distributed.together(lambda: _train_loader(run, task, sources, progress.loader))
     val_loader = distributed.together(lambda: _val_loader(run, task))
@@ -135,8 +136,10 @@ def assemble(
     )  # fmt: skip
 
 
-def _task(run: RunConfig) -> Task:
-    assert isinstance(run.model, TokenizerModelConfig)
+def _task(run: RunConfig, sources: list[OpenedShards], state: TrainState | None) -> Task:
+    if isinstance(run.model, DiTModelConfig):
+        facts = None if state is None else state.facts
+        return GeneratorTask(run, run.model, distributed.device(), sources, facts)
     return TokenizerTask(run, run.model, distributed.device())
 
 

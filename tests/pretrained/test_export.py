@@ -100,7 +100,7 @@ def test_tensors_of_another_model(make_export: MakeExport, changes: dict, messag
     [
         ({"version": 2}, "has version 2 of the export format; coordtok .* reads up to 1: update"),
         ({"version": "1"}, "has version 1 of the export format"),
-        ({"kind": "moebius"}, "is of kind 'moebius'; coordtok .* knows coordtok: update"),
+        ({"kind": "moebius"}, "is of kind 'moebius'; coordtok .* knows coordtok, dit: update"),
         ({"format": "other"}, "is not of an export of this project"),
         ({"model": {"dim": 16, "hedas": 2}}, "unknown key model.hedas; did you mean model.heads"),
         ({"model": {"dim": "wide"}}, "model.dim is 'wide'; it must be of type int"),

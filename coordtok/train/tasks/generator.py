@@ -1,0 +1,201 @@
+"""Training a TriplaneDiT: the velocity from noise to the latents of one tokenizer.
+
+Latents come from shards and are normalised with statistics that are fixed when the run begins, so
+that more data later does not change what the model's numbers mean. Time, noise and dropped labels
+are drawn on the host from each sample's own generator. The tokenizer is read only for the moment
+of a picture.
+
+Shapes: B batch, M all numbers of a latent, F shown frames, H rows, W columns, 3 colours.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coordtok import distributed
+from coordtok.config.errors import ConfigError, DataError
+from coordtok.config.schema import DiTModelConfig, RunConfig
+from coordtok.data.info import NO_LABEL
+from coordtok.data.latents import LatentSpec, TokenizerId, TriplaneReader
+from coordtok.data.loader import Batch, OpenedShards, SampleId
+from coordtok.data.order import sample_rng
+from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
+from coordtok.diffusion.statistics import LatentStatistics
+from coordtok.evaluation.generation import Generation, frame_rows, generate, plane_rows
+from coordtok.geometry.triplane import Triplane, latent_size, pack, unpack
+from coordtok.models.dit import TriplaneDiT
+from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.fingerprint import fingerprint
+from coordtok.train.ema import EMA
+from coordtok.train.tasks.task import ClipScore, Headline
+
+SHOWN_FRAMES = 8
+
+
+class GeneratorTask:
+    headline = Headline("loss", "loss {:.4f}")
+
+    def __init__(
+        self,
+        run: RunConfig,
+        model: DiTModelConfig,
+        device: torch.device,
+        sources: list[OpenedShards],
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """facts: those of the checkpoint that goes on; made from the shards by default.
+
+        Raises:
+            ConfigError: the latents are of another shape than the model, or cannot be normalised.
+            DataError: no latents, or of another tokenizer than `run.tokenizer`.
+        """
+        self.run, self.model, self.device = run, model, device
+        self.score_settings: dict[str, Any] = {}
+        specs = [LatentSpec.of(source.index, source.location) for source in sources]
+        self._check(specs[0], sources[0].location)
+        self.spec = specs[0]
+        self.facts = facts or _facts(specs, [source.weight for source in sources])
+        specs[0].check_tokenizer(TokenizerId(**self.facts["tokenizer"]), sources[0].location)
+        statistics = LatentStatistics.from_dict(self.facts["statistics"])
+        self.statistics = statistics.to(device)
+
+    def _check(self, spec: LatentSpec, location: str) -> None:
+        wanted = (self.model.plane_size, self.model.plane_channels)
+        found = (spec.plane_size, spec.channels)
+        if wanted != found:
+            raise ConfigError(
+                f"{location} holds latents of model.plane_size {list(found[0])} and "
+                f"model.plane_channels {found[1]}, the model takes {list(wanted[0])} and "
+                f"{wanted[1]}; set them so"
+            )
+        if self.run.tokenizer is not None:
+            tokenizer = TokenizerId(self.run.tokenizer, fingerprint(self.run.tokenizer))
+            spec.check_tokenizer(tokenizer, location)
+
+    def build_model(self) -> TriplaneDiT:
+        model = TriplaneDiT(self.model)
+        model.set_activation_checkpointing(self.run.train.activation_checkpointing)
+        return model
+
+    def reader(self) -> TriplaneReader:
+        return TriplaneReader(self.spec)
+
+    def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        """Of each clip, (B,) float32: mean squared error of the velocity at its drawn time."""
+        draws = [self._draw(sample, "flow") for sample in batch.ids]
+        label_B = self._labels(batch)
+        if label_B is not None:
+            dropped = [rng.random() < self.model.label_dropout for _, _, rng in draws]
+            label_B[torch.tensor(dropped)] = NO_LABEL
+        return {"loss": self._flow_loss(engine, batch, draws, label_B)}
+
+    def _draw(
+        self, sample: SampleId, purpose: str
+    ) -> tuple[float, np.ndarray, np.random.Generator]:
+        """Time and noise (M,) of a sample, and the generator that goes on from there."""
+        rng = sample_rng(self.run.seed, *sample, purpose)
+        size = latent_size(self.model.plane_size, self.model.plane_channels)
+        return draw_time(rng, self.run.flow), rng.standard_normal(size, np.float32), rng
+
+    def _labels(self, batch: Batch) -> torch.Tensor | None:
+        if self.model.classes == 0:
+            return None
+        for sample, label in zip(batch.ids, batch.data["label"].tolist()):
+            if label >= self.model.classes:
+                raise DataError(
+                    f"{sample.key} is of class {label}, but model.classes is "
+                    f"{self.model.classes}: the first class is 0; raise it"
+                )
+        return batch.data["label"].clone()
+
+    def _flow_loss(
+        self, engine: Any, batch: Batch, draws: list[Any], label_B: torch.Tensor | None
+    ) -> torch.Tensor:
+        data_BM, noise_BM, time_B = self._path(batch, draws)
+        if label_B is not None:
+            label_B = label_B.to(self.device, non_blocking=True)
+        predicted_BM = self._velocity(
+            engine, interpolate(data_BM, noise_BM, time_B), time_B, label_B
+        )
+        return flow_loss(predicted_BM, velocity_target(data_BM, noise_BM))
+
+    def _path(
+        self, batch: Batch, draws: list[Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Normalised data and noise, (B, M), and times, (B,), on the device."""
+        planes = Triplane(*(batch.data[name] for name in Triplane._fields))
+        data_BM = pack(self.statistics.normalise(planes.to(self.device, non_blocking=True)))
+        noise_BM = torch.from_numpy(np.stack([noise for _, noise, _ in draws]))
+        time_B = torch.tensor([time for time, _, _ in draws], dtype=torch.float32)
+        return data_BM, noise_BM.to(self.device), time_B.to(self.device)
+
+    def _velocity(
+        self, engine: Any, x_BM: torch.Tensor, time_B: torch.Tensor, label_B: torch.Tensor | None
+    ) -> torch.Tensor:
+        planes = unpack(x_BM, self.model.plane_size, self.model.plane_channels)
+        return pack(engine(planes, time_B, label_B))
+
+    @torch.no_grad()
+    def forward_check(self, engine: Any) -> float:
+        """Loss on fixed random latents and noise, half-way between them."""
+        size = latent_size(self.model.plane_size, self.model.plane_channels)
+        rng = np.random.Generator(np.random.Philox(key=0))
+        drawn = torch.from_numpy(rng.standard_normal((2, 1, size), np.float32)).to(self.device)
+        data_BM, noise_BM = drawn.unbind()
+        time_B = torch.full((1,), 0.5, device=self.device)
+        x_BM = interpolate(data_BM, noise_BM, time_B)
+        predicted_BM = self._velocity(engine, x_BM, time_B, None)
+        return float(flow_loss(predicted_BM, velocity_target(data_BM, noise_BM)))
+
+    @torch.no_grad()
+    def score(self, engine: Any, batch: Batch) -> list[ClipScore | None]:
+        """The loss at one time and noise of each clip, the same every time, beside that of
+        predicting the mean velocity, which is zero between normalised noise and latents."""
+        draws = [self._draw(sample, "validation") for sample in batch.ids]
+        loss_B = self._flow_loss(engine, batch, draws, self._labels(batch))
+        data_BM, noise_BM, _ = self._path(batch, draws)
+        target_BM = velocity_target(data_BM, noise_BM)
+        mean_B = flow_loss(torch.zeros_like(target_BM), target_BM)
+        return [
+            ClipScore({"loss": loss, "loss_mean_velocity": mean}, []) if valid else None
+            for loss, mean, valid in zip(
+                loss_B.tolist(), mean_B.tolist(), batch.data["valid"].tolist()
+            )
+        ]
+
+    def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
+        """Samples of the averaged weights, one a line: frames if the tokenizer is at hand, else
+        their planes. All ranks make all of them, because they meet in every forward pass."""
+        count, classes = self.run.train.sample_clips, self.model.classes
+        how = Generation(self.run.sampler, self.run.seed, tuple(range(classes)), count)
+        engine.eval()
+        with ema.applied() if ema is not None else nullcontext():
+            planes = generate(engine, self.model, self.device, range(count), how)
+        engine.train()
+        if not distributed.is_main():
+            return []
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            return plane_rows(planes)
+        return frame_rows(tokenizer, self.statistics.denormalise(planes), SHOWN_FRAMES)
+
+    def _tokenizer(self) -> CoordTok | None:
+        """The export that made the latents, where it still is and is still the same."""
+        made_by = self.facts["tokenizer"]
+        folder = self.run.tokenizer or made_by["path"]
+        if not Path(folder).is_dir() or fingerprint(folder) != made_by["fingerprint"]:
+            return None
+        return CoordTok.from_pretrained(folder, self.device)
+
+
+def _facts(specs: list[LatentSpec], weights: list[float]) -> dict[str, Any]:
+    """Statistics of the mixture, and which tokenizer its latents are of."""
+    parts = [LatentStatistics.from_dict(spec.statistics) for spec in specs]
+    tokenizer = specs[0].tokenizer
+    return {
+        "statistics": LatentStatistics.mixture(parts, weights).to_dict(),
+        "tokenizer": {"path": tokenizer.path, "fingerprint": tokenizer.fingerprint},
+    }

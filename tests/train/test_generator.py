@@ -1,0 +1,194 @@
+"""Training a generator: through the same loop, checkpoints and resume as a tokenizer."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.numpy import save
+
+from coordtok import TriplaneDiT
+from coordtok.data.index import ShardIndex, VideoSpec
+from coordtok.data.latents import LatentSpec, TokenizerId
+from coordtok.data.tars import index_tar
+from coordtok.train.checkpoint import committed, read_state
+from coordtok.train.export import export_checkpoint
+from tests.train.conftest import FP32, Run, add_member
+
+MODEL = {
+    "name": "dit",
+    "plane_size": [4, 6, 2],
+    "plane_channels": 2,
+    "dim": 24,
+    "heads": 2,
+    "layers": 2,
+    "classes": 2,
+}
+SPEC = LatentSpec(
+    video=VideoSpec(frames=8, height=48, width=16, fps=None),
+    dtype="float32",
+    plane_size=(4, 6, 2),
+    channels=2,
+    tokenizer=TokenizerId("exports/nowhere", "a" * 64),
+    mean={"xy": (5.0, 0.0), "yt": (0.0, 0.0), "xt": (0.0, 0.0)},
+    std={"xy": (2.0, 1.0), "yt": (1.0, 1.0), "xt": (1.0, 0.5)},
+)
+
+
+def write_latents(folder: Path, samples: int, lanes: int, fingerprint: str = "a" * 64) -> str:
+    """Latents of the mean and std that SPEC says, of the classes 0 and 1 in turn."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    shards = []
+    for lane in range(lanes):
+        path = folder / f"part-{lane:06d}.tar"
+        with tarfile.open(path, "w") as tar:
+            for number in range(lane, samples, lanes):
+                planes = {
+                    name: rng.normal(SPEC.mean[name], SPEC.std[name], shape).astype(np.float32)
+                    for name, shape in SPEC.shapes.items()
+                }
+                info = {"class": number % 2, "frames": 8}
+                add_member(tar, f"clip{number:03d}.safetensors", save(planes))
+                add_member(tar, f"clip{number:03d}.json", json.dumps(info).encode())
+        shards.append(index_tar(path, ("safetensors",)))
+    codec = SPEC.codec()
+    codec["tokenizer"]["fingerprint"] = fingerprint
+    index = ShardIndex(SPEC.video, codec, lanes, tuple(shards))
+    (folder / "index.json").write_text(index.to_json())
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_latents(tmp_path_factory.mktemp("latents") / "train", samples=14, lanes=4)
+
+
+@pytest.fixture
+def new_generator(tmp_path: Path, latents: str) -> Callable[..., Run]:
+    """Function (name, **sections) that makes a run of a tiny generator."""
+
+    def make(name: str = "run", **sections: dict) -> Run:
+        folder = tmp_path / name
+        config = {
+            "run_dir": str(folder),
+            "model": MODEL,
+            "data": {"shards": latents, "val_shards": latents, "workers": 0},
+            "train": {
+                "steps": 6, "global_batch": 4, "log_every": 1, "save_every": 3, "eval_every": 6,
+                "eval_batch": 2, "sample_clips": 2,
+            },
+            "optim": {"lr": 3e-3, "weight_decay": 0.0},
+            "ema": {"decay": 0.9},
+            "sampler": {"steps": 3},
+        }  # fmt: skip
+        for section, values in sections.items():
+            config[section] = {**config[section], **values}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return Run(path, folder)
+
+    return make
+
+
+NewRun = Callable[..., Run]
+
+
+SHARDINGS = [
+    ("zero3_fp32", 2),
+    pytest.param("zero2", 2, marks=pytest.mark.slow),
+    pytest.param("zero1", 1, marks=pytest.mark.slow),
+    pytest.param("zero3", 1, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "ranks"), SHARDINGS)
+def test_resumes_bit_for_bit_and_samples_disturb_nothing(
+    new_generator: NewRun, name: str, ranks: int
+) -> None:
+    """Samples take the averaged weights for a moment; the run with none has the same losses."""
+    json = f"ds_configs/{name}.json"
+    run = new_generator("with", train={"eval_every": 1})
+    run(ranks=ranks, json=json)
+    losses = run.losses()
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    assert (run.folder / "samples/step_00000006_samples.png").is_file()
+    run("--resume", str(run.folder / "checkpoints/step_00000003"), ranks=ranks, json=json)
+    assert run.losses() == losses
+    without = new_generator("without")
+    without(ranks=ranks, json=json)
+    assert without.losses() == losses
+
+
+def test_ranks_do_not_show_and_learning_beats_the_mean_velocity(new_generator: NewRun) -> None:
+    values = []
+    for ranks in (1, 2):
+        run = new_generator(f"{ranks}", train={"steps": 20}, optim={"lr": 1e-2})
+        run(ranks=ranks, json=FP32)
+        (line,) = run.lines("val_loss")[-1:]
+        values.append((run.losses(), line["val_loss"]))
+        assert line["val_loss"] < line["val_loss_mean_velocity"]
+    assert values[1][0] == pytest.approx(values[0][0], rel=1e-5)
+    assert values[1][1] == pytest.approx(values[0][1], rel=1e-5)
+
+
+def test_a_run_becomes_an_export_that_knows_its_latents(
+    new_generator: NewRun, tmp_path: Path
+) -> None:
+    run = new_generator(train={"steps": 3, "eval_every": 3})
+    run()
+    for weights in ("raw", "ema"):
+        checkpoint, card = export_checkpoint(str(run.folder), tmp_path / weights, weights)
+        model = TriplaneDiT.from_pretrained(tmp_path / weights)
+        assert model.statistics.mean.xy.tolist() == [5.0, 0.0]
+        assert model.settings.tokenizer.fingerprint == "a" * 64
+        assert model.settings.sampler.steps == 3
+    assert not torch.equal(model.blocks[0].mlp.up.weight, torch.zeros(()))
+    assert read_state(checkpoint).facts["statistics"] == card.settings.statistics
+
+
+def test_statistics_stay_those_of_the_beginning(new_generator: NewRun, tmp_path: Path) -> None:
+    """More data, whose statistics differ, must not change what the model's numbers mean."""
+    run = new_generator(train={"steps": 3, "eval_every": 3})
+    run()
+    before = read_state(committed(run.folder / "checkpoints")[0]).facts
+    more = write_latents(tmp_path / "more", samples=20, lanes=4)
+    index = json.loads((Path(more) / "index.json").read_text())
+    assert index["codec"]["mean"] == before["statistics"]["mean"]
+    run("train.steps=4", f"data.shards={more}", "--allow-grown-data")
+    assert read_state(committed(run.folder / "checkpoints")[0]).facts == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.plane_size=[4,4,4]"], r"set them so"),
+        (["model.classes=1"], "is of class 1, but model.classes is 1"),
+        (["tokenizer=exports/nowhere"], "exports/nowhere: no such folder"),
+        (["data.shards={video}", "data.val_shards=null"], "holds video where latents are wanted"),
+        (["data.val_shards={other}"], "was encoded by another tokenizer"),
+        (["data.shards=[{own},{other}]"], "was encoded by another tokenizer"),
+    ],
+)
+def test_what_it_cannot_train_on_is_one_line(
+    new_generator: NewRun,
+    tmp_path: Path,
+    shards: str,
+    latents: str,
+    overrides: list[str],
+    message: str,
+) -> None:
+    names = {"video": shards, "own": latents, "other": str(tmp_path / "other")}
+    write_latents(tmp_path / "other", samples=4, lanes=4, fingerprint="b" * 64)
+    run = new_generator()
+    output = run(*(override.format(**names) for override in overrides), code=2)
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_a_tokenizer_does_not_train_on_latents(new_run: NewRun, latents: str) -> None:
+    assert "latents" in new_run()(f"data.shards={latents}", "data.val_shards=null", code=2)
