@@ -4,6 +4,8 @@
     python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/film
     python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/few \\
         --frames 100:140:5 --fit tile
+    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/fluid \\
+        --rate 2
 
 The output folder gets side_by_side.mp4 (source left), reconstruction.mp4 and report.json with PSNR,
 tokens and bits per pixel. Any length and size that ffmpeg reads: the video goes through in windows
@@ -21,7 +23,7 @@ from coordtok.config.errors import exit_on_user_error
 from coordtok.evaluation.frame_range import FrameRange
 from coordtok.evaluation.reconstruction import Decoding, Fit
 from coordtok.evaluation.side_by_side import Report, write_reconstruction
-from coordtok.geometry.groups import Grouping
+from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.write import DTYPES
 
@@ -51,6 +53,13 @@ def parse_args() -> argparse.Namespace:
         help="only these frames, counted from 0 without END, or one frame's number; only windows "
         "that hold one are encoded, and only these decoded (default: all)",
     )
+    parser.add_argument(
+        "--rate",
+        metavar="FACTOR",
+        help="so many times the frame rate, such as 2 or 2.5 (24 to 60 frames a second): the new "
+        "frames are decoded in between, which training never saw (docs/in_between_frames.md), and "
+        "the video plays as long as before; beside them the source stands still",
+    )
     add_decoding(parser)
     return parser.parse_args()
 
@@ -59,14 +68,17 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grouping",
         choices=get_args(Grouping),
-        default="strided",
-        help="which frames are decoded together; results depend on it (default: %(default)s)",
+        default=DEFAULT_GROUPING,
+        help="which patches are decoded together: whole frames spread over a window, neighbouring "
+        "frames, or random patches as in training, which makes every frame as dear as all "
+        "(default: %(default)s; docs/grouping.md)",
     )
     parser.add_argument(
         "--points-per-pass",
         type=int,
         metavar="N",
-        help="patches decoded together, in whole frames (default: as the model was trained)",
+        help="how many patches are decoded together, about; results depend on it (default: as the "
+        "model was trained)",
     )
     parser.add_argument(
         "--batch", type=int, metavar="N", default=1, help="tiles at once (default: %(default)s)"
@@ -82,8 +94,9 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def summary(report: Report, folder: Path) -> str:
+    more = f" and {report.in_between} in between" if report.in_between else ""
     return (
-        f"{folder}: {report.frames} frames of {report.height} x {report.width}, "
+        f"{folder}: {report.frames} frames{more} of {report.height} x {report.width}, "
         f"PSNR {report.psnr:.2f} dB; {report.tokens} tokens in {report.windows} windows, "
         f"{report.bits_per_pixel:.4f} bits per pixel"
     )
@@ -93,6 +106,8 @@ def summary(report: Report, folder: Path) -> str:
 def main() -> None:
     args = parse_args()
     frames = None if args.frames is None else FrameRange.parse(args.frames)
+    if args.rate is not None:
+        frames = (frames or FrameRange()).at_rate(args.rate)
     decoding = Decoding(args.points_per_pass, args.grouping, args.batch)
     dtype = None if args.dtype is None else DTYPES[args.dtype]
     report = write_reconstruction(

@@ -27,6 +27,7 @@ def _write_video(
     times: list[int] | None = None,
     rotation: float | None = None,
     pixel_aspect: Fraction | None = None,
+    transfer: int | None = None,
     container: str | None = None,
 ) -> Path:
     """Write `frames` pictures; `times` are their presentation times in units of 1 / rate."""
@@ -37,6 +38,8 @@ def _write_video(
         stream.codec_context.thread_count = 1
         if pixel_aspect is not None:
             stream.codec_context.sample_aspect_ratio = pixel_aspect
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
         if rotation is not None:
             stream.set_display_rotation(rotation)
         for number in range(frames):

@@ -13,7 +13,7 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorTrc, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,6 +33,7 @@ _EXACT = (
 _ASSUMED_RATE = Fraction(25)  # for streams that state none
 _LONGEST_PAUSE = 60  # seconds a frame may be held at a fixed rate; beyond it the clock is broken
 _ENOUGH_FRAMES = 0.9  # of what the container promises; fewer means that it was cut off
+_HDR_CURVES: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 _LONGEST_STRETCH = 8  # pixel aspect ratios beyond it are damage, not films
 
 
@@ -40,7 +41,8 @@ class SourceVideo:
     """A video file. Its `frames` can be read again and again; each time opens the file anew.
 
     promised_frames: what the container claims to hold, good for a progress bar; 0 where it claims
-    nothing.
+    nothing. hdr: "PQ" or "HLG" where such a transfer curve is stated; it is not undone, so frames
+    look flat. None otherwise.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
@@ -50,6 +52,7 @@ class SourceVideo:
             stream = container.streams.video[0]
             self.fps: Fraction = stream.average_rate or stream.guessed_rate or _ASSUMED_RATE
             self._pixel_aspect = _pixel_aspect(stream)
+            self.hdr = _HDR_CURVES.get(stream.codec_context.color_trc)
             self.promised_frames = _promised_frames(container, self.fps)
 
     def frames(self, fps: Fraction | None = None) -> Iterator[Picture]:

@@ -2,16 +2,20 @@
 
 A video is read once, in consecutive windows of as many frames as the model takes; the last one may
 be shorter and is padded. Only one window is held at a time, so memory does not grow with the
-length, and windows without a wanted frame are read past, not encoded.
+length, and windows without a wanted frame are read past, not encoded. Where moments between frames
+are wanted, a window begins with the last frame of the one before, so that each has two neighbours.
 
 Shapes: T frames of a window, F wanted frames of it, H rows, W columns, 3 colours.
 """
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -24,6 +28,7 @@ from coordtok.evaluation.frame_range import FrameRange
 from coordtok.evaluation.tiling import Film, cut, lay, tiles
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
 from coordtok.geometry.pixels import to_uint8
+from coordtok.models.checks import check_between
 from coordtok.models.tokenizer import CoordTok
 
 Fit = Literal["crop", "tile"]
@@ -32,14 +37,15 @@ Fit = Literal["crop", "tile"]
 class Reconstruction(NamedTuple):
     """The wanted frames of one window, as they were and as the tokens give them back."""
 
-    frames: range
-    """Their numbers in the video, from 0."""
+    moments: tuple[Fraction, ...]
+    """Where they are in the video, in frames from 0."""
     source: Film
-    """(F, H, W, 3) RGB, as it was encoded: after cropping, if the video was cropped."""
+    """(F, H, W, 3) RGB, as it was encoded: after cropping, if the video was cropped. Between two
+    frames it is the earlier one."""
     output: Film
     """(F, H, W, 3) RGB."""
     encoded: int
-    """Frames of the video that the window's tokens stand for: T, or fewer at the end."""
+    """Frames of the video that the window's tokens stand for and no earlier window's did."""
     clips: int
     """Tiles that were encoded, each into the model's number of tokens."""
 
@@ -49,6 +55,10 @@ class _Window(NamedTuple):
     film: Film
     """(T, H, W, 3); anything beyond the real frames."""
     real: int
+    fresh: int
+    """Real frames that the window before does not hold."""
+    moments: tuple[Fraction, ...]
+    """Wanted ones, those up to the last frame of the window before left out."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,13 @@ def reconstruct(
 
     fit: "crop" scales every frame so that it covers the model's size and cuts off what hangs over;
     "tile" keeps the video's own size and covers it with tiles of the model's, so that memory holds
-    two windows of full-size frames. frames: the wanted ones, all by default. on_read: called after
-    each frame that was read.
+    two windows of full-size frames. frames: the wanted ones, all by default; also moments between
+    them. on_read: called after each frame that was read.
 
     Raises:
-        DataError: the video cannot be read, or lacks wanted frames, or changes size under "tile".
+        ConfigError: moments between frames, of a model that has none, or too large a batch.
+        DataError: the video cannot be read, or lacks wanted frames, or changes size under "tile",
+            or does not fit into memory.
         CheckpointError: the model's output is not finite.
     """
     if fit not in get_args(Fit):
@@ -89,10 +101,26 @@ def reconstruct(
     wanted = frames or FrameRange()
     size = (model.config.height, model.config.width)
     prepare = partial(resize_and_crop, height=size[0], width=size[1]) if fit == "crop" else _as_is
+    if wanted.tick != 1:
+        check_between(model.config)
     for window in _windows(video, wanted, model.config.frames, prepare, on_read):
-        chosen = wanted.within(window.first, window.first + window.real)
-        if chosen:
-            yield _reconstruct(model, window, chosen, decoding or Decoding())
+        if window.moments:
+            with naming(video.path):
+                result = _reconstruct(model, window, decoding or Decoding())
+            yield result
+
+
+def frames_to_read(wanted: FrameRange, length: int) -> int | None:
+    """Frames up to the end of the last window of `length` with a wanted one; None: all."""
+    if wanted.stop is None:
+        return None
+    overlap = _overlap(wanted)
+    return -(-(wanted.stop - overlap) // (length - overlap)) * (length - overlap) + overlap
+
+
+def _overlap(wanted: FrameRange) -> int:
+    """Frames that a window shares with the one before."""
+    return int(wanted.tick != 1)
 
 
 @contextmanager
@@ -102,6 +130,11 @@ def naming(video: object) -> Iterator[None]:
         yield
     except UnreadableVideo as error:
         raise DataError(f"{video}: {error}; name a video that plays to its end") from None
+    except MemoryError:
+        raise DataError(
+            f"{video}: its frames do not fit into memory; crop it to the model's size, not tile "
+            "it, or scale it down first"
+        ) from None
 
 
 def _as_is(picture: Picture) -> Picture:
@@ -117,20 +150,38 @@ def _windows(
 ) -> Iterator[_Window]:
     """The windows that may hold wanted frames, read no further than the last of them."""
     with naming(video.path):
-        pictures = _counted(video, on_read)
-        for first in count(0, length):
-            if wanted.ends_by(first):
-                return
-            part = islice(pictures, length)
-            if wanted.within(first, first + length):
-                window = _fill(first, map(prepare, part), length)
-                yield window
-                read = window.real
+        reel = _Reel(_counted(video, on_read), _overlap(wanted))
+        first, unseen = 0, Fraction(0)
+        while not wanted.ends_by(unseen):
+            part = reel.window(length)
+            if wanted.within(unseen, first + length):
+                film, read = _fill(first, map(prepare, part), length)
+                fresh = read - (_overlap(wanted) if first else 0)
+                moments = tuple(map(wanted.moment, wanted.within(unseen, first + read)))
+                yield _Window(first, film, read, fresh, moments)
             else:
                 read = sum(1 for _ in part)
             if read < length:
                 wanted.check(first + read)
                 return
+            unseen = first + length - 1 + wanted.tick
+            first += length - _overlap(wanted)
+
+
+class _Reel:
+    """Pictures in windows that share `overlap` (0 or 1) pictures with the one before."""
+
+    def __init__(self, pictures: Iterator[Picture], overlap: int) -> None:
+        self._pictures = pictures
+        self._last: deque[Picture] = deque(maxlen=overlap)
+
+    def window(self, length: int) -> Iterator[Picture]:
+        """At most `length` pictures; to be read to its end before the next."""
+        shared = tuple(self._last)
+        yield from shared
+        for picture in islice(self._pictures, length - len(shared)):
+            self._last.append(picture)
+            yield picture
 
 
 def _counted(video: SourceVideo, on_read: Callable[[], object]) -> Iterator[Picture]:
@@ -139,8 +190,8 @@ def _counted(video: SourceVideo, on_read: Callable[[], object]) -> Iterator[Pict
         yield picture
 
 
-def _fill(first: int, pictures: Iterator[Picture], length: int) -> _Window:
-    """A window of the pictures that are left, at most `length`."""
+def _fill(first: int, pictures: Iterator[Picture], length: int) -> tuple[Film, int]:
+    """A window (length, H, W, 3) that begins with the pictures, and how many they are."""
     film, real = np.empty((length, 0, 0, 3), np.uint8), 0
     for picture in pictures:
         if not real:
@@ -151,50 +202,71 @@ def _fill(first: int, pictures: Iterator[Picture], length: int) -> _Window:
             )
         film[real] = picture
         real += 1
-    return _Window(first, film, real)
+    return film, real
 
 
 def _room(length: int, picture: Picture) -> Film:
-    try:
-        return np.zeros((length, *picture.shape), np.uint8)
-    except MemoryError:
-        height, width, _ = picture.shape
-        raise DataError(
-            f"{length} frames of {height} x {width} do not fit into memory; crop the video"
-        ) from None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 2 * length * picture.nbytes > memory:  # the system hands out more than it has
+        raise MemoryError
+    return np.zeros((length, *picture.shape), np.uint8)
 
 
-def _reconstruct(
-    model: CoordTok, window: _Window, chosen: range, decoding: Decoding
-) -> Reconstruction:
-    local = range(chosen.start - window.first, chosen.stop - window.first, chosen.step)
-    source = window.film[local.start : local.stop : local.step]
+def _reconstruct(model: CoordTok, window: _Window, decoding: Decoding) -> Reconstruction:
+    moments = window.moments
+    source = _source(window)
     output = np.empty_like(source)
     size = (model.config.height, model.config.width)
     places = tiles((source.shape[1], source.shape[2]), size)
     for start in range(0, len(places), decoding.batch):
         part = places[start : start + decoding.batch]
         clips = np.stack([cut(window.film, tile, *size) for tile in part])
-        pixels = _through(model, torch.from_numpy(clips), window.real, local, decoding)
+        with _enough_memory(len(part)):
+            pixels = _through(model, torch.from_numpy(clips), window, decoding)
         if pixels is None:
             raise CheckpointError(
-                f"the model's output for frames {chosen.start} to {chosen[-1]} is not finite: "
-                "use --dtype float32 or an export of an earlier step"
+                f"the model's output for frames {float(moments[0]):g} to {float(moments[-1]):g} "
+                "is not finite: use --dtype float32 or an export of an earlier step"
             )
         for tile, clip in zip(part, pixels):
             lay(output, tile, clip)
-    return Reconstruction(chosen, source, output, window.real, len(places))
+    return Reconstruction(moments, source, output, window.fresh, len(places))
+
+
+def _source(window: _Window) -> Film:
+    """The frames at or before the wanted moments, copied only where one is needed twice."""
+    held = [int(moment) - window.first for moment in window.moments]
+    step = max(1, held[1] - held[0]) if len(held) > 1 else 1
+    run = range(held[0], held[-1] + 1, step)
+    return window.film[run.start : run.stop : step] if held == list(run) else window.film[held]
+
+
+@contextmanager
+def _enough_memory(tiles_at_once: int) -> Iterator[None]:
+    """A device that runs out of memory is one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            f"the device's memory does not hold {tiles_at_once} tiles and a pass over them; lower "
+            "--batch or --points-per-pass, or take another device"
+        ) from None
 
 
 @torch.no_grad()
 def _through(
-    model: CoordTok, clips_BTHW3: torch.Tensor, real: int, local: range, decoding: Decoding
+    model: CoordTok, clips_BTHW3: torch.Tensor, window: _Window, decoding: Decoding
 ) -> Film | None:
-    """Frames `local` of some clips, (B, F, H, W, 3), or None where one is not finite."""
+    """The wanted moments of some clips, (B, F, H, W, 3), or None where one is not finite."""
+    local = [moment - window.first for moment in window.moments]
+    between = any(moment.denominator != 1 for moment in local)
     pixels = model.decode(
-        model.encode(clips_BTHW3, [real] * len(clips_BTHW3)),
-        local,
+        model.encode(clips_BTHW3, [window.real] * len(clips_BTHW3)),
+        None if between else [int(moment) for moment in local],
         decoding.points_per_pass,
+        times=local if between else None,
         grouping=decoding.grouping,
     )
     return to_uint8(pixels).cpu().numpy() if pixels.isfinite().all() else None

@@ -6,6 +6,7 @@ FOLDER/  side_by_side.mp4     the source, as it was encoded, left; the reconstru
 """
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,16 +14,26 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from coordtok.config.errors import one_line
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.data.files import whole_folder
 from coordtok.data.source import SourceVideo, open_video
 from coordtok.data.writer import Mp4Writer
 from coordtok.evaluation.frame_range import FrameRange
 from coordtok.evaluation.metrics import psnr
-from coordtok.evaluation.reconstruction import Decoding, Fit, Reconstruction, naming, reconstruct
+from coordtok.evaluation.reconstruction import (
+    Decoding,
+    Fit,
+    Reconstruction,
+    frames_to_read,
+    naming,
+    reconstruct,
+)
 from coordtok.geometry.groups import Grouping
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.tokenizer import CoordTok
+
+logger = logging.getLogger(__name__)
 
 BITS = 16
 """Of one stored number of a plane: latents are kept in bfloat16."""
@@ -40,16 +51,20 @@ class Report:
     video: str
     fit: Fit
     selection: str | None
-    """Wanted frames as START:END:STEP; None is all."""
+    """Wanted frames as START:END:STEP; None is all. A STEP that is not whole decodes in between."""
+    hdr: str | None
+    """PQ or HLG where the source has such a transfer curve: its numbers were taken as they are."""
     grouping: Grouping
     points_per_pass: int
     fps: float
-    """Of the source, and of the files unless every STEP-th frame was wanted."""
+    """Of the source; the files have as many a second as play at its speed."""
     channels: int
     height: int = 0
     width: int = 0
     frames: int = 0
-    """Reconstructed; `encoded` counts all that the windows with a wanted frame hold."""
+    """Of the source, reconstructed; `encoded` counts all that the windows with one of them hold."""
+    in_between: int = 0
+    """Reconstructed where the source has no frame; not part of any score."""
     encoded: int = 0
     windows: int = 0
     clips: int = 0
@@ -69,8 +84,11 @@ class Report:
         self.tokens = self.clips * tokens_per_clip
         pixels = self.encoded * self.height * self.width
         self.bits_per_pixel = self.tokens * self.channels * BITS / pixels
-        for number, source, output in zip(part.frames, part.source, part.output):
-            self._score(number, _psnr(output, source))
+        for moment, source, output in zip(part.moments, part.source, part.output):
+            if moment.denominator == 1:
+                self._score(int(moment), _psnr(output, source))
+            else:
+                self.in_between += 1
 
     def _score(self, number: int, score: float) -> None:
         self.frames += 1
@@ -95,16 +113,23 @@ def write_reconstruction(
     """Reconstruct a video (see `reconstruct`) into the new `folder`, which appears when complete.
 
     Raises:
-        DataError: the video cannot be read or lacks wanted frames, or the folder cannot be written.
-        CheckpointError: the model's output is not finite.
+        UserError: as `reconstruct`, or the folder cannot be written.
     """
     with naming(path):
         video = open_video(path)
+    if video.hdr:
+        logger.warning(
+            "%s is HDR (%s) and is not tone-mapped: pictures look flat, and PSNR is of its numbers "
+            "as they are; convert it to SDR first to avoid that",
+            one_line(path),
+            video.hdr,
+        )
     wanted, how = frames or FrameRange(), decoding or Decoding()
     report = Report(
         video=str(path),
         fit=fit,
         selection=None if frames is None else str(frames),
+        hdr=video.hdr,
         grouping=how.grouping,
         points_per_pass=how.points_per_pass or model.points_per_pass,
         fps=float(video.fps),
@@ -141,6 +166,5 @@ def _psnr(output_HW3: np.ndarray, source_HW3: np.ndarray) -> float:
 
 def _bar(video: SourceVideo, wanted: FrameRange, length: int, progress: bool) -> tqdm:
     """Counts the frames read: all, or to the end of the last window with a wanted frame."""
-    needed = None if wanted.stop is None else -(-wanted.stop // length) * length
-    ends = [end for end in (video.promised_frames, needed) if end]
+    ends = [end for end in (video.promised_frames, frames_to_read(wanted, length)) if end]
     return tqdm(total=min(ends, default=None), unit="frame", disable=not progress)

@@ -70,16 +70,21 @@ def check_index(index_BN3: torch.Tensor, grid: PatchGrid) -> None:
         )
 
 
+def check_between(config: TokenizerModelConfig) -> None:
+    """Raise ConfigError if a model has nothing between its frames that could be decoded."""
+    if config.decoder_patch[0] != 1 or config.frames == 1:
+        raise ConfigError(
+            f"model.decoder_patch is {config.decoder_patch} of {config.frames} frames; times "
+            "between frames need a model of several frames whose patches are one frame deep"
+        )
+
+
 def check_times(
     times: Iterable[float | Fraction], config: TokenizerModelConfig
 ) -> list[tuple[int, float]]:
     """Of each time, in frames from 0: the frame at or before it, and how much later it is, in
     [0, 1), to a millionth."""
-    if config.decoder_patch[0] != 1:
-        raise ConfigError(
-            f"model.decoder_patch is {config.decoder_patch}, several frames deep; times between "
-            "frames need a model whose patches are one frame deep"
-        )
+    check_between(config)
     moments = []
     for time in times:
         if not 0 <= time <= config.frames - 1:

@@ -48,8 +48,46 @@ def test_what_is_refused(text: str) -> None:
 @pytest.mark.parametrize("length", [1, 4, 8, 100])
 def test_windows_share_out_the_frames(wanted: FrameRange, length: int) -> None:
     parts = [wanted.within(first, first + length) for first in range(0, 40, length)]
-    found = [frame for part in parts for frame in part if frame < 40]
-    assert found == list(range(wanted.start, wanted.stop or 40, wanted.step))
+    found = [wanted.moment(number) for part in parts for number in part]
+    whole = [frame for frame in found if frame < 40]
+    assert whole == list(range(wanted.start, wanted.stop or 40, wanted.step))
+
+
+@pytest.mark.parametrize(
+    ("text", "rate", "moments"),
+    [
+        ("3:6", "2", [3, 3.5, 4, 4.5, 5]),
+        ("3:", "2.5", [3, 3.4, 3.8, 4.2, 4.6, 5, 5.4, 5.8]),
+        ("::3", "2", [0, 1.5, 3, 4.5, 6]),
+        ("4", "8", [4]),
+        ("0:7:5", "5/2", [0, 2, 4, 6]),
+    ],
+)
+def test_moments_between_frames(text: str, rate: str, moments: list[float]) -> None:
+    wanted = FrameRange.parse(text).at_rate(rate)
+    total = 7 if wanted.stop is None else 100
+    numbers = wanted.within(0, total)
+    assert [float(wanted.moment(number)) for number in numbers][: len(moments)] == moments
+    if wanted.stop is not None:
+        assert len(numbers) == len(moments)
+        wanted.check(wanted.stop)
+    # None is lost where windows meet, on whichever side.
+    for middle in range(total):
+        low, high = wanted.within(0, middle + 1), wanted.within(middle + wanted.tick, total)
+        assert [*low, *high] == list(numbers)
+
+
+def test_moments_that_a_short_video_lacks() -> None:
+    wanted = FrameRange(0, 4, 5).at_rate("2")  # 0 and 2.5
+    wanted.check(4)
+    with pytest.raises(DataError, match="the video has 3,"):
+        wanted.check(3)
+
+
+@pytest.mark.parametrize("rate", ["1", "0", "-2", "65", "nan", "1/0", "two", "", "2" * 5000])
+def test_rates_that_are_refused(rate: str) -> None:
+    with pytest.raises(ConfigError, match="is not a number above 1 and up to 64"):
+        FrameRange().at_rate(rate)
 
 
 def test_where_the_last_wanted_frame_is() -> None:

@@ -146,13 +146,38 @@ def test_one_frame(run: Run, tmp_path: Path) -> None:
     assert shape(tmp_path / "out" / "side_by_side.mp4")[0] == 1
 
 
+def test_twice_the_frame_rate(run: Run, tmp_path: Path, capsys: Any) -> None:
+    assert run(frames="3:8", rate="2", fit="tile") == 0
+    told = report(tmp_path / "out")
+    assert (told["frames"], told["in_between"], told["selection"]) == (5, 4, "3:8:1/2")
+    assert shape(tmp_path / "out" / "side_by_side.mp4") == (9, 45, 140, Fraction(60000, 1001))
+    assert "5 frames and 4 in between of 45 x 70" in capsys.readouterr().out
+    assert run(frames="3:8", fit="tile", output=tmp_path / "plain") == 0
+    plain = report(tmp_path / "plain")
+    assert plain["psnr"] == pytest.approx(told["psnr"])
+    assert plain["in_between"] == 0
+
+
+@pytest.mark.parametrize(("curve", "name"), [(16, "PQ"), (18, "HLG"), (None, None)])
+def test_hdr_is_said(
+    run: Run, tmp_path: Path, write_video: Any, caplog: Any, curve: int, name: str
+) -> None:
+    path = write_video(tmp_path / "a.mp4", 3, pixel_format="yuv420p10le", transfer=curve)
+    assert run(input=path) == 0
+    assert report(tmp_path / "out")["hdr"] == name
+    assert [f"is HDR ({name})" in record.getMessage() for record in caplog.records] == (
+        [True] if name else []
+    )
+
+
 @pytest.fixture
-def stray(tmp_path_factory: pytest.TempPathFactory, write_sound: Callable[..., Path]) -> Path:
+def stray(tmp_path_factory: pytest.TempPathFactory, write_sound: Any, write_video: Any) -> Path:
     """A folder of things that are no videos."""
     folder = tmp_path_factory.mktemp("stray")
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("not a video\n" * 100)
     write_sound(folder / "sound.mp4")
+    write_video(folder / "frameless.mkv", 0, container="matroska", codec="ffv1")
     return folder
 
 
@@ -163,6 +188,7 @@ def stray(tmp_path_factory: pytest.TempPathFactory, write_sound: Callable[..., P
         ("input", "empty.mp4", r"empty\.mp4: "),
         ("input", "text.mp4", r"text\.mp4: Invalid data"),
         ("input", "sound.mp4", r"sound\.mp4: no moving picture"),
+        ("input", "frameless.mkv", r"frameless\.mkv: (not one frame|Invalid data)"),
         ("input", "", ": Is a directory"),
         ("model", "", "has no config.json"),
         ("model", "missing", "no such folder"),
@@ -192,6 +218,8 @@ def test_paths_that_are_refused(
         ("frames", "some", "write for example"),
         ("frames", "0:21", "the video has 20"),
         ("frames", "25:", "the video has 20"),
+        ("rate", "1", "rate '1' is not a number above 1"),
+        ("rate", "fast", "such as 2, 2.5 or 5/2"),
         ("points_per_pass", 0, "points_per_pass is 0"),
         ("batch", 0, "batch is 0"),
         ("device", "cuda:99", "device cuda:99 cannot be used"),

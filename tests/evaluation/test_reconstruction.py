@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from coordtok.config.errors import CheckpointError, ConfigError, DataError
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.data.source import SourceVideo, open_video, resize_and_crop
 from coordtok.evaluation.frame_range import FrameRange
-from coordtok.evaluation.reconstruction import Decoding, Reconstruction, reconstruct
+from coordtok.evaluation.reconstruction import (
+    Decoding,
+    Reconstruction,
+    frames_to_read,
+    reconstruct,
+)
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.models.tokenizer import CoordTok
 
@@ -68,6 +74,13 @@ def model() -> CoordTok:
 
 
 @pytest.fixture(scope="module")
+def thin() -> CoordTok:
+    """A model whose patches are one frame deep."""
+    torch.manual_seed(0)
+    return CoordTok(replace(CONFIG, decoder_patch=(1, 4, 8))).eval()
+
+
+@pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory, write_video: WriteVideo) -> SourceVideo:
     """20 frames of 45 x 70: two whole windows and a half one."""
     path = tmp_path_factory.mktemp("video") / "a.mkv"
@@ -76,7 +89,7 @@ def video(tmp_path_factory: pytest.TempPathFactory, write_video: WriteVideo) -> 
 
 def joined(parts: Iterator[Reconstruction]) -> tuple[list[int], np.ndarray, np.ndarray]:
     kept = list(parts)
-    frames = [frame for part in kept for frame in part.frames]
+    frames = [int(moment) for part in kept for moment in part.moments]
     return (
         frames,
         np.concatenate([part.source for part in kept]),
@@ -191,6 +204,114 @@ def test_memory_does_not_grow_with_the_length(
     assert peaks[1] < 1.5 * peaks[0]  # of ten times the frames
 
 
+def whole_films(model: CoordTok, pictures: np.ndarray, starts: Sequence[int]) -> list[torch.Tensor]:
+    """The planes of windows of 8 pictures, the last ones padded."""
+    planes = []
+    for first in starts:
+        real = min(8, len(pictures) - first)
+        clip = np.zeros((1, 8, 16, 24, 3), np.uint8)
+        clip[0, :real] = pictures[first : first + real]
+        planes.append(model.encode(torch.from_numpy(clip), [real]))
+    return planes
+
+
+@pytest.mark.parametrize("frames", [9, 15, 16, 20])
+def test_moments_between_frames_come_from_windows_that_share_one(
+    tmp_path: Path, write_video: WriteVideo, thin: CoordTok, frames: int
+) -> None:
+    video = open_video(write_video(tmp_path / "a.mkv", frames, 16, 24, **LOSSLESS))
+    pictures = np.stack(list(video.frames()))
+    parts = list(reconstruct(thin, video, frames=FrameRange().at_rate("2")))
+    moments = [moment for part in parts for moment in part.moments]
+    assert moments == [Fraction(half, 2) for half in range(2 * frames - 1)]
+    held = np.concatenate([part.source for part in parts])
+    np.testing.assert_array_equal(held, pictures[[int(moment) for moment in moments]])
+    starts = range(0, frames - 1, 7)
+    assert sum(part.encoded for part in parts) == frames
+    assert len(parts) == len(starts)
+    with torch.no_grad():
+        planes = whole_films(thin, pictures, starts)
+    for part, first, each in zip(parts, starts, planes):
+        assert first <= part.moments[0] <= first + Fraction(1, 2)
+        local = [moment - first for moment in part.moments]
+        expected = to_uint8(thin.decode(each, times=local))[0].numpy()
+        assert np.abs(part.output.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("text", ["9:11", "0:20:7", "15:", "6:8", "7:9"])
+def test_chosen_moments_equal_those_of_the_whole(
+    thin: CoordTok, video: SourceVideo, text: str
+) -> None:
+    whole, some = (
+        {
+            moment: picture
+            for part in reconstruct(thin, video, frames=frames.at_rate("4"))
+            for moment, picture in zip(part.moments, part.output)
+        }
+        for frames in (FrameRange(), FrameRange.parse(text))
+    )
+    wanted = FrameRange.parse(text).at_rate("4")
+    assert list(some) == [wanted.moment(number) for number in wanted.within(0, 20)]
+    for moment in set(some) & set(whole):
+        assert np.abs(some[moment].astype(int) - whole[moment]).max() <= 1
+    assert set(some) <= set(whole)
+
+
+@pytest.mark.parametrize(("text", "read"), [("1:7", 8), ("1:8", 8), ("1:9", 15), (":", 20)])
+def test_no_more_is_read_than_moments_need(
+    thin: CoordTok, video: SourceVideo, text: str, read: int
+) -> None:
+    wanted, count = FrameRange.parse(text).at_rate("2"), []
+    list(reconstruct(thin, video, frames=wanted, on_read=lambda: count.append(None)))
+    assert len(count) == read
+    assert frames_to_read(wanted, 8) in (read, None)
+
+
+def test_models_without_moments_between_frames(model: CoordTok, video: SourceVideo) -> None:
+    single = CoordTok(replace(CONFIG, frames=1, video_patch=(1, 8, 8), decoder_patch=(1, 4, 8)))
+    for each in (model, single):
+        with pytest.raises(ConfigError, match="times between frames need a model of several"):
+            next(reconstruct(each, video, frames=FrameRange().at_rate("2")))
+
+
+class Endless(Mirror):
+    """Needs more memory than the device has."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def decode(self, *_: Any, **__: Any):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_a_device_without_enough_memory(video: SourceVideo, error: Exception) -> None:
+    with pytest.raises(ConfigError, match=r"hold 4 tiles .* lower --batch") as caught:
+        next(reconstruct(Endless(error), video, fit="tile", decoding=Decoding(batch=4)))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeError, match="shapes"):
+        next(reconstruct(Endless(RuntimeError("shapes differ")), video))
+
+
+class Huge(SourceVideo):
+    """Its pictures would need more memory than any machine has; this one pixel stands for them."""
+
+    def frames(self, fps: Fraction | None = None) -> Iterator[np.ndarray]:
+        yield np.broadcast_to(np.zeros(3, np.uint8), (10**6, 10**6, 3))
+
+
+def test_pictures_that_do_not_fit_into_memory(video: SourceVideo, mirror: Mirror) -> None:
+    with pytest.raises(DataError, match=r"a\.mkv: its frames do not fit into memory; crop it"):
+        next(reconstruct(mirror, Huge(video.path), fit="tile"))
+
+
 def test_output_that_is_not_finite(model: CoordTok, video: SourceVideo) -> None:
     broken = CoordTok(CONFIG).eval()
     broken.load_state_dict(model.state_dict())
@@ -225,7 +346,7 @@ class Growing(SourceVideo):
 
 def test_sizes_that_change(video: SourceVideo, mirror: Mirror) -> None:
     growing = Growing(video.path)
-    assert len(next(reconstruct(mirror, growing)).frames) == 2
+    assert len(next(reconstruct(mirror, growing)).moments) == 2
     with pytest.raises(DataError, match="changes at frame 1"):
         next(reconstruct(mirror, growing, fit="tile"))
 

@@ -174,7 +174,7 @@ def test_times_outside_the_video(thin, video, time) -> None:
 
 
 def test_times_that_cannot_be_asked_for(model, thin, video) -> None:
-    with pytest.raises(ConfigError, match=r"decoder_patch is \(2, 4, 8\), several frames deep"):
+    with pytest.raises(ConfigError, match=r"decoder_patch is \(2, 4, 8\) of 24 frames; times"):
         model.decode(model.encode(video), times=[3])
     with pytest.raises(ConfigError, match="both frames and times are given; choose one"):
         thin.decode(thin.encode(video), [3], times=[3])
