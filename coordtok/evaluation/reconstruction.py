@@ -88,7 +88,7 @@ def reconstruct(
     fit: "crop" scales every frame so that it covers the model's size and cuts off what hangs over;
     "tile" keeps the video's own size and covers it with tiles of the model's, so that memory holds
     two windows of full-size frames. frames: the wanted ones, all by default; also moments between
-    them. on_read: called after each frame that was read.
+    them, which take memory as frames do. on_read: called after each frame that was read.
 
     Raises:
         ConfigError: moments between frames, of a model that has none, or too large a batch.
@@ -115,7 +115,8 @@ def frames_to_read(wanted: FrameRange, length: int) -> int | None:
     if wanted.stop is None:
         return None
     overlap = _overlap(wanted)
-    return -(-(wanted.stop - overlap) // (length - overlap)) * (length - overlap) + overlap
+    windows = max(1, -(-(wanted.stop - overlap) // (length - overlap)))
+    return windows * (length - overlap) + overlap
 
 
 def _overlap(wanted: FrameRange) -> int:

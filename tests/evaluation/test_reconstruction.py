@@ -257,7 +257,9 @@ def test_chosen_moments_equal_those_of_the_whole(
     assert set(some) <= set(whole)
 
 
-@pytest.mark.parametrize(("text", "read"), [("1:7", 8), ("1:8", 8), ("1:9", 15), (":", 20)])
+@pytest.mark.parametrize(
+    ("text", "read"), [("0:1", 8), ("1:7", 8), ("1:8", 8), ("1:9", 15), (":", 20)]
+)
 def test_no_more_is_read_than_moments_need(
     thin: CoordTok, video: SourceVideo, text: str, read: int
 ) -> None:
