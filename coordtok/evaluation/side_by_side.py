@@ -25,10 +25,9 @@ from coordtok.evaluation.reconstruction import (
     Decoding,
     Fit,
     Reconstruction,
-    frames_to_read,
-    naming,
     reconstruct,
 )
+from coordtok.evaluation.windows import frames_to_read, naming
 from coordtok.geometry.groups import Grouping
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.tokenizer import CoordTok

@@ -18,9 +18,9 @@ from coordtok.evaluation.frame_range import FrameRange
 from coordtok.evaluation.reconstruction import (
     Decoding,
     Reconstruction,
-    frames_to_read,
     reconstruct,
 )
+from coordtok.evaluation.windows import frames_to_read
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.models.tokenizer import CoordTok
 
