@@ -304,6 +304,11 @@ class SamplerConfig:
             f"sampler.steps is {self.steps}; it must lie between 1 and {MOST_SAMPLER_STEPS}",
         )
         _require(
+            self.name != "euler_maruyama" or self.steps > 1,
+            f"sampler.steps is {self.steps}; euler_maruyama takes at least 2: one with noise and "
+            "the last without",
+        )
+        _require(
             0 < self.last_step < 1,
             f"sampler.last_step is {self.last_step}; it must lie between 0 and 1",
         )

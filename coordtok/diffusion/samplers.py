@@ -112,11 +112,6 @@ def _euler_maruyama(
     On the linear path the score s is (t v - x) / (1 - t), hence v + w s = (1 + t) v - x, which is
     finite to the end. As in the release, `steps` counts the last one in.
     """
-    if settings.steps < 2:
-        raise ConfigError(
-            f"sampler.steps is {settings.steps}; euler_maruyama takes at least 2: one with noise "
-            "and the last without"
-        )
     end = 1 - settings.last_step
     length = end / (settings.steps - 1)
     for step in range(settings.steps - 1):

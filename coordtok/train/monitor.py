@@ -5,7 +5,6 @@ JSON object a line, flushed at once. wandb never decides whether training goes o
 """
 
 import json
-import os
 import sys
 import uuid
 from collections.abc import Callable
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from coordtok import distributed
-from coordtok.config.errors import one_line
+from coordtok.config.errors import DataError, one_line
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
+from coordtok.data.pictures import write_picture
 from coordtok.train.run_folder import RunFolder, append_whole
 
 
@@ -73,8 +72,8 @@ class Monitor:
         path = self._folder.samples / f"{name}.png"
         try:
             write_picture(path, rows)
-        except OSError as error:
-            self.warn(f"{path} cannot be written: {error.strerror}")
+        except DataError as error:
+            self.warn(str(error))
             return
         self._tell_wandb(lambda wandb: wandb.log({"samples": _wandb_image(path)}))
 
@@ -91,17 +90,6 @@ class Monitor:
         except Exception as error:  # wandb must not decide whether training goes on
             self._wandb = None
             self.warn(f"wandb failed and is off from now on: {one_line(error)}")
-
-
-def write_picture(path: Path, rows: list[np.ndarray]) -> None:
-    """A PNG with one line of frames for each row (F, H, W, 3) uint8, atomically."""
-    lines = [np.concatenate(list(row_FHW3), axis=1) for row_FHW3 in rows]
-    part = path.with_suffix(".part")
-    try:
-        Image.fromarray(np.concatenate(lines, axis=0)).save(part, format="PNG")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _start_wandb(run: RunConfig, folder: RunFolder) -> Any:

@@ -111,6 +111,7 @@ def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
         ("flow.logit_std=0", "flow.logit_std is 0.0; it must be positive"),
         ("sampler.steps=0", "sampler.steps is 0; it must lie between 1 and"),
         ("sampler.steps=100000000", "it must lie between 1 and"),
+        ("sampler.steps=1", "euler_maruyama takes at least 2"),
         ("sampler.last_step=1", "sampler.last_step is 1.0; it must lie between"),
         ("sampler.guidance_interval=[0.5,0.5]", "it must be a part of 0, 1"),
         ("sampler.tolerance=0", "sampler.tolerance is 0.0"),
