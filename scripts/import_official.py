@@ -1,10 +1,14 @@
 #!/usr/bin/env python
-"""Turn a file of the authors' release into an export that CoordTok.from_pretrained loads:
+"""Turn a file of the authors' release into an export that CoordTok.from_pretrained, or for their
+generator TriplaneDiT.from_pretrained, loads:
 
     python scripts/import_official.py CoordTok_UCF101_1M_50K.pth models/coordtok_l
+    python scripts/import_official.py CoordTok_SiT_L_2_UCF101_600K.pt models/sit_l \\
+        --log log.txt --tokenizer models/coordtok_l
 
 Nothing of the file is executed. Clips of full length give what the authors' code gives; shorter
-ones do with --legacy-padding, and without it their padding is masked, as in our own training.
+ones do with --legacy-padding, and without it their padding is masked, as in our own training. Of a
+generator the averaged weights are taken.
 """
 
 import argparse
@@ -12,8 +16,8 @@ import sys
 from pathlib import Path
 
 from coordtok.config.errors import exit_on_user_error
-from coordtok.pretrained.card import TokenizerSettings
-from coordtok.pretrained.official import import_official
+from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
+from coordtok.pretrained.official import ImportOptions, import_official
 from coordtok.pretrained.write import DTYPES
 
 
@@ -22,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=Path, help="the authors' .pth file of a tokenizer"
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="the authors' .pth or .pt file"
     )
     parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="folder to make")
     parser.add_argument(
@@ -32,20 +36,8 @@ def parse_args() -> argparse.Namespace:
         help="attention heads, which the file does not tell (default: width / 64, as in all "
         "released sizes)",
     )
-    parser.add_argument(
-        "--legacy-padding",
-        action="store_true",
-        help="encode clips shorter than the model's as the release does: padding of -3, not "
-        "masked but attended to more; for comparisons with its results on short clips",
-    )
-    parser.add_argument(
-        "--points-per-pass",
-        type=int,
-        metavar="N",
-        default=1024,
-        help="patches that decode takes together unless told otherwise; the release trained with "
-        "1024, its LPIPS fine-tune with 4096 (default: %(default)s)",
-    )
+    _add_tokenizer_options(parser.add_argument_group("of a tokenizer"))
+    _add_generator_options(parser.add_argument_group("of a generator"))
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="to store (default: %(default)s)"
     )
@@ -53,25 +45,74 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _add_tokenizer_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--legacy-padding",
+        action="store_true",
+        help="encode clips shorter than the model's as the release does: padding of -3, not "
+        "masked but attended to more; for comparisons with its results on short clips",
+    )
+    group.add_argument(
+        "--points-per-pass",
+        type=int,
+        metavar="N",
+        help="patches that decode takes together unless told otherwise; the release trained with "
+        "1024, its LPIPS fine-tune with 4096 (default: 1024)",
+    )
+
+
+def _add_generator_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--log",
+        type=Path,
+        metavar="LOG",
+        help="log.txt of its training; the mean and std of its latents are nowhere else (needed)",
+    )
+    group.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="EXPORT",
+        help="the imported tokenizer whose latents it makes; what samples are decoded with",
+    )
+
+
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
+    options = ImportOptions(
+        heads=args.heads,
+        points_per_pass=args.points_per_pass,
+        legacy_padding=args.legacy_padding,
+        log=args.log,
+        tokenizer=args.tokenizer,
+    )
     card = import_official(
         args.checkpoint,
         args.out_dir,
-        TokenizerSettings(args.points_per_pass),
-        heads=args.heads,
-        legacy_padding=args.legacy_padding,
+        options,
         dtype=DTYPES[args.dtype],
         overwrite=args.overwrite,
         progress=True,
     )
     model = card.model
+    said = _generator(model) if isinstance(model, DiTModelConfig) else _tokenizer(model)
+    print(f"{args.out_dir}: {said}")
+
+
+def _tokenizer(model: TokenizerModelConfig) -> str:
     padding = "as in the release" if model.legacy_padding else "masked (not so in the release)"
-    print(
-        f"{args.out_dir}: tokenizer of {model.frames} frames of {model.height} x {model.width}, "
+    return (
+        f"tokenizer of {model.frames} frames of {model.height} x {model.width}, "
         f"width {model.dim}, {model.heads} heads, {model.video_layers} + {model.plane_layers} + "
         f"{model.decoder_layers} layers; padding of short clips {padding}"
+    )
+
+
+def _generator(model: DiTModelConfig) -> str:
+    t, y, x = model.plane_size
+    return (
+        f"generator of planes {y} x {x}, {t} x {y} and {t} x {x} of {model.plane_channels} "
+        f"channels, width {model.dim}, {model.heads} heads, {model.layers} layers"
     )
 
 

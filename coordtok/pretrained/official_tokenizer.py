@@ -1,29 +1,26 @@
-"""The authors' tokenizer in our terms: sizes from its tensors' shapes, tensors by our names.
-
-Their x is the row and y the column, so their yt plane (t, column) is our xt, and their xt is our
-yt, wherever a plane is named. Each of our tensors is looked up in theirs, so that what is missing
-or left over is told by the names of the file.
-"""
+"""The authors' tokenizer in our terms: sizes from its tensors' shapes, tensors by our names."""
 
 import math
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
-from coordtok.config.errors import CheckpointError, ConfigError
+from coordtok.config.errors import CheckpointError
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.official_layout import (
+    THEIR_PLANES,
+    Change,
+    Weights,
+    channels_last,
+    count_layers,
+    heads_of,
+    shape_of,
+    translate,
+    unchanged,
+)
 
-Weights = Mapping[str, torch.Tensor]
-Change = Callable[[torch.Tensor], torch.Tensor]
-
-HEAD_WIDTH = 64
-"""Width of a head in all released sizes; the tensors do not tell it."""
-
-_THEIR_PLANES = ("xy", "xt", "yt")
-"""What they call our planes xy, yt, xt."""
 _IGNORED = "decoder.lpips_loss."
 
 _VIT = {
@@ -62,28 +59,19 @@ _MODULES = {
 """Our modules and theirs with the same parameters; # is the number of a block or the plane."""
 
 
-def _channels_last(weight: torch.Tensor) -> torch.Tensor:
-    """A convolution's weight, (D, C, ...), as that of a linear layer on flat patches (..., C)."""
-    return weight.movedim(1, -1).flatten(1)
-
-
 def _swap_planes(weight: torch.Tensor) -> torch.Tensor:
     """The decoder's input columns: theirs are of xy, yt, xt, which we call xy, xt, yt."""
     xy, xt, yt = weight.chunk(3, dim=1)
     return torch.cat([xy, yt, xt], dim=1)
 
 
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
-
-
 _TENSORS: dict[str, tuple[str, Change]] = {
-    "encoder.video.patch_embed.weight": ("encoder.encoder.patch_embed.proj.weight", _channels_last),
+    "encoder.video.patch_embed.weight": ("encoder.encoder.patch_embed.proj.weight", channels_last),
     "encoder.video.position": ("encoder.encoder.pos_emb", lambda table: table[0]),
     "encoder.video.class_token": ("encoder.encoder.cls_token", lambda token: token[0, 0]),
     "encoder.planes.memory_position": ("encoder.cross_pos_emb", lambda table: table[0]),
     "encoder.planes.tokens.#.plane": ("weight_tokens_#", lambda plane: plane[0]),
-    "encoder.planes.tokens.#.embed.weight": ("encoder.patch_embeds_#.proj.weight", _channels_last),
+    "encoder.planes.tokens.#.embed.weight": ("encoder.patch_embeds_#.proj.weight", channels_last),
     "encoder.planes.blocks.#.cross_attention.q.weight": (
         "encoder.transformer.layers.#.cross_attn.in_proj_weight",
         lambda qkv: qkv[: len(qkv) // 3],
@@ -94,7 +82,7 @@ _TENSORS: dict[str, tuple[str, Change]] = {
     ),
     "encoder.planes.blocks.#.self_attention.qkv.weight": (
         "encoder.transformer.layers.#.self_attn.in_proj_weight",
-        _own,
+        unchanged,
     ),
     "decoder.embed.weight": ("decoder.transformer.patch_embed.weight", _swap_planes),
     "decoder.position": ("decoder.transformer.pos_embed", lambda table: table[0].flatten(0, 2)),
@@ -116,18 +104,7 @@ def translate_tokenizer(
     config = read_sizes(theirs, path, heads, legacy_padding)
     with torch.device("meta"):
         wanted = CoordTok(config).state_dict()
-    ours, used = {}, set()
-    for name, expected in wanted.items():
-        their_name, change = their_tensor(name)
-        ours[name] = _changed(theirs, their_name, change, expected.shape, path)
-        used.add(their_name)
-    unknown = [name for name in theirs if name not in used and not name.startswith(_IGNORED)]
-    if unknown:
-        raise CheckpointError(
-            f"{path} holds {unknown[0]}, which the authors' tokenizer of these sizes lacks; "
-            "import the file as it was released"
-        )
-    return config, ours
+    return config, translate(theirs, wanted, their_tensor, path, _IGNORED)
 
 
 def their_tensor(name: str) -> tuple[str, Change]:
@@ -138,29 +115,12 @@ def their_tensor(name: str) -> tuple[str, Change]:
         pattern, change = _TENSORS[general]
     else:
         module, _, leaf = general.rpartition(".")
-        pattern, change = f"{_MODULES[module]}.{leaf}", _own
+        pattern, change = f"{_MODULES[module]}.{leaf}", unchanged
     if number is None:
         return pattern, change
     is_plane = ".planes.tokens." in name or ".planes.heads." in name
-    label = _THEIR_PLANES[int(number[1])] if is_plane else number[1]
+    label = THEIR_PLANES[int(number[1])] if is_plane else number[1]
     return pattern.replace("#", label), change
-
-
-def _changed(
-    theirs: Weights, name: str, change: Change, shape: torch.Size, path: Path
-) -> torch.Tensor:
-    if name not in theirs:
-        raise CheckpointError(f"{path} lacks {name}; download it again")
-    try:
-        tensor = change(theirs[name])
-    except (RuntimeError, IndexError, ValueError):  # too few axes
-        tensor = torch.empty(0)
-    if tensor.shape != shape:
-        raise CheckpointError(
-            f"{path}: {name} has shape {tuple(theirs[name].shape)}, which does not fit the sizes "
-            "of the other tensors; import the file as it was released"
-        )
-    return tensor
 
 
 def read_sizes(
@@ -169,10 +129,7 @@ def read_sizes(
     """Every size from the shapes of the tensors; `heads` is width / 64 where it is not given."""
 
     def shape(name: str, axes: int) -> tuple[int, ...]:
-        if name not in theirs or theirs[name].ndim != axes:
-            found = tuple(theirs[name].shape) if name in theirs else "missing"
-            raise CheckpointError(f"{path}: {name} is {found}; it must have {axes} axes")
-        return tuple(theirs[name].shape)
+        return shape_of(theirs, name, axes, path)
 
     dim, _, *video_patch = shape("encoder.encoder.patch_embed.proj.weight", 5)
     _, rows, columns, channels = shape("weight_tokens_xy", 4)
@@ -194,11 +151,11 @@ def read_sizes(
         plane_patch=(patch_times, patch_rows, patch_columns),
         decoder_patch=decoder_patch,
         dim=dim,
-        heads=_heads(dim, path) if heads is None else heads,
+        heads=heads_of(dim, path) if heads is None else heads,
         mlp_ratio=hidden / dim,
-        video_layers=_layers(theirs, "encoder.encoder"),
-        plane_layers=_layers(theirs, "encoder.transformer"),
-        decoder_layers=_layers(theirs, "decoder.transformer"),
+        video_layers=count_layers(theirs, "encoder.encoder.layers"),
+        plane_layers=count_layers(theirs, "encoder.transformer.layers"),
+        decoder_layers=count_layers(theirs, "decoder.transformer.layers"),
         legacy_padding=legacy_padding,
     )
 
@@ -212,17 +169,3 @@ def _decoder_patch(numbers: int, path: Path) -> tuple[int, int, int]:
             "square patch of one frame"
         )
     return (1, side, side)
-
-
-def _heads(dim: int, path: Path) -> int:
-    if dim % HEAD_WIDTH:
-        raise ConfigError(
-            f"{path} is {dim} wide, which heads of {HEAD_WIDTH} do not divide; say how many it has "
-            "with --heads"
-        )
-    return dim // HEAD_WIDTH
-
-
-def _layers(theirs: Weights, prefix: str) -> int:
-    numbers = (re.match(rf"{re.escape(prefix)}\.layers\.(\d+)\.", name) for name in theirs)
-    return max((int(number[1]) for number in numbers if number), default=-1) + 1

@@ -15,8 +15,8 @@ import torch
 
 from coordtok import CoordTok, Triplane
 from coordtok.config.errors import CheckpointError, ConfigError
-from coordtok.pretrained.card import TokenizerSettings, read_card
-from coordtok.pretrained.official import import_official
+from coordtok.pretrained.card import read_card
+from coordtok.pretrained.official import ImportOptions, import_official
 from tests.pretrained.release import TINY, L, Release, S, Sizes, random_weights
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 
 
 def imported(path: Path, folder: Path, **options: Any) -> CoordTok:
-    import_official(path, folder, TokenizerSettings(), overwrite=True, **options)
+    import_official(path, folder, ImportOptions(**options), overwrite=True)
     return CoordTok.from_pretrained(folder)
 
 
