@@ -1,16 +1,26 @@
-# make train   a fresh machine to a trained tiny tokenizer: environment, sample shards, training
-# make test    environment, the default CPU test suite      make test-slow: the longer checks
-# make check   lint, types, tests
+# make train      a fresh machine to a trained tiny tokenizer: environment, sample shards, training
+# make generate   from there to sampled videos: latents, a tiny generator, mp4 files
+# make test       environment, the default CPU test suite      make test-slow: the longer checks
+# make check      lint, types, tests
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: train test test-slow lint types check clean
+.PHONY: train generate test test-slow lint types check clean
 
 train: shards/quickstart
 	deepspeed scripts/train.py --deepspeed ds_configs/zero3.json
+
+generate: train
+	test -d exports/quickstart || python scripts/export.py runs/quickstart exports/quickstart
+	python scripts/encode.py --model exports/quickstart --shards shards/quickstart/train \
+	    --output shards/quickstart_latents/train --windows 8
+	deepspeed scripts/train.py --deepspeed ds_configs/zero3.json --config dit_quickstart
+	test -d exports/dit_quickstart || python scripts/export.py runs/dit_quickstart \
+	    exports/dit_quickstart
+	python scripts/sample.py --model exports/dit_quickstart --num 16 --output samples/quickstart
 
 shards/quickstart: | $(INSTALLED)
 	python -m data_prep.quickstart
@@ -38,4 +48,5 @@ $(INSTALLED): setup.cfg constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) shards/quickstart runs/quickstart
+	rm -rf $(VENV) shards/quickstart runs/quickstart exports/quickstart \
+	    shards/quickstart_latents runs/dit_quickstart exports/dit_quickstart samples/quickstart

@@ -10,7 +10,7 @@ from coordtok.config.errors import CheckpointError
 from coordtok.config.load import to_yaml
 from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.data.loader import EvalLoader, LoaderState, OpenedShards, TrainLoader, open_shards
-from coordtok.train.checkpoint import TrainState, committed, load_engine, read_state, rewind
+from coordtok.train.checkpoint import TrainState, load_engine, read_state, rewind
 from coordtok.train.ema import EMA
 from coordtok.train.engine import (
     Sharding,
@@ -19,6 +19,7 @@ from coordtok.train.engine import (
     rank_batch,
     set_optimizer,
 )
+from coordtok.train.farewell import farewell
 from coordtok.train.initialise import initialise_from
 from coordtok.train.loop import Progress, Trainer
 from coordtok.train.monitor import Monitor
@@ -54,14 +55,14 @@ def train(
             state = distributed.together(lambda: read_state(checkpoint))
         if state is not None and state.step >= run.train.steps:
             _say(f"{checkpoint} is finished: step {state.step} of {run.train.steps}")
-            _say(_farewell(folder, run))
+            _say(farewell(folder, run))
             return
         trainer = assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
         stack.callback(trainer.monitor.close)
         stack.callback(trainer.batches.close)
         finished = trainer.fit()
     if finished:
-        _say(_farewell(folder, run))
+        _say(farewell(folder, run))
 
 
 def _check_shared(folder: RunFolder) -> None:
@@ -75,24 +76,6 @@ def _check_shared(folder: RunFolder) -> None:
             )
 
     distributed.together(check)
-
-
-def _farewell(folder: RunFolder, run: RunConfig) -> str:
-    """Where everything is, and how to go on."""
-    pictures = sorted(map(str, folder.samples.glob(f"step_{run.train.steps:08d}*.png")))
-    return "\n".join(
-        [
-            f"finished {run.train.steps} steps",
-            f"  checkpoint  {next(iter(committed(folder.checkpoints)), None)}",
-            f"  metrics     {folder.metrics}",
-            f"  pictures    {', '.join(pictures)} (originals above reconstructions)",
-            "longer          the same command with train.steps=...",
-            "your videos     python -m data_prep.build_shards --input VIDEOS --output shards/mine",
-            "many GPUs       deepspeed --num_gpus 8 scripts/train.py "
-            "--deepspeed ds_configs/zero3.json --config tokenizer_l \\",
-            "                    data.shards=shards/mine data.val_shards=null run_dir=runs/mine",
-        ]
-    )
 
 
 def _say(text: str) -> None:
