@@ -12,19 +12,16 @@ their source; decode.json says how they were made.
 
 import argparse
 from pathlib import Path
-from typing import get_args
 
 from coordtok import distributed
 from coordtok.config.errors import exit_on_user_error
 from coordtok.data.latents import TokenizerId
 from coordtok.data.shards import open_shards
 from coordtok.evaluation.frame_range import FrameRange
-from coordtok.evaluation.reconstruction import Decoding
-from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
 from coordtok.latents.decode import DecodeRequest, decode
 from coordtok.models.tokenizer import CoordTok
+from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 from coordtok.pretrained.fingerprint import fingerprint
-from coordtok.pretrained.write import DTYPES
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,46 +50,22 @@ def parse_args() -> argparse.Namespace:
         help="only these frames of each clip, counted from 0 without END; only the passes that "
         "hold one are decoded (default: all)",
     )
-    add_decoding(parser)
+    add_decoding(parser, "samples")
+    add_compute(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
     return parser.parse_args()
-
-
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--grouping",
-        choices=get_args(Grouping),
-        default=DEFAULT_GROUPING,
-        help="which frames are decoded together; results depend on it (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--points-per-pass",
-        type=int,
-        metavar="N",
-        help="patches decoded together, in whole frames (default: as the model was trained)",
-    )
-    parser.add_argument(
-        "--batch", type=int, metavar="B", default=1, help="samples at once (default: %(default)s)"
-    )
-    parser.add_argument("--device", help="to compute on (default: each rank's GPU, or the CPU)")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights (default: as they are stored)"
-    )
 
 
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    request = DecodeRequest(
-        args.num,
-        FrameRange.parse(args.frames),
-        Decoding(args.points_per_pass, args.grouping, args.batch),
-    )
-    dtype = None if args.dtype is None else DTYPES[args.dtype]
+    request = DecodeRequest(args.num, FrameRange.parse(args.frames), decoding_of(args))
     distributed.setup()
     source = distributed.together(lambda: open_shards(args.latents))
     model = distributed.together(
-        lambda: CoordTok.from_pretrained(args.model, args.device or distributed.device(), dtype)
+        lambda: CoordTok.from_pretrained(
+            args.model, args.device or distributed.device(), dtype_of(args)
+        )
     )
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))
     files = decode(model, tokenizer, source, args.output, request, progress=distributed.is_main())

@@ -19,10 +19,11 @@ from coordtok import distributed
 from coordtok.config.errors import exit_on_user_error
 from coordtok.data.latents import TokenizerId
 from coordtok.data.shards import open_shards
-from coordtok.latents.encode import DTYPES, Encoding, Summary, encode
+from coordtok.latents.encode import Encoding, Summary, encode
 from coordtok.latents.windows import WindowChoice
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.fingerprint import fingerprint
+from coordtok.pretrained.write import DTYPES
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,7 +12,7 @@ def safe_name(key: str) -> str:
     """`key` itself where it is letters, digits, '-' and '_' and not long; else a readable part of
     it with a hash, unlike that of any other key."""
     readable = _UNSAFE.sub("-", key).strip("-")[:_LONGEST]
-    if readable == key:
+    if key and readable == key:
         return key
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     return f"{readable[: _LONGEST - 16] or 'sample'}-{digest}"

@@ -164,7 +164,9 @@ class _Decoder:
         if not clips:
             return
         how = self._request.decoding
-        wanted = self._request.frames.within(0, max(clip.frames for clip in clips))
+        frames = self._request.frames
+        moments = map(frames.moment, frames.within(0, max(clip.frames for clip in clips)))
+        wanted = [int(moment) for moment in moments]
         planes = Triplane(
             *(torch.from_numpy(np.stack([clip.planes[name] for clip in clips])) for name in PLANES)
         )
@@ -175,7 +177,7 @@ class _Decoder:
                 "finite: use --dtype float32 or an export of an earlier step"
             )
         for clip, video_FHW3 in zip(clips, to_uint8(pixels).cpu().numpy()):
-            real = len(self._request.frames.within(0, clip.frames))
+            real = len(frames.within(0, clip.frames))
             write_mp4(clip.path, video_FHW3[:real], clip.fps)
 
 

@@ -34,10 +34,10 @@ from coordtok.latents.moments import Moments
 from coordtok.latents.shard import WORK, ShardRecord, StoredPlanes, write_shard
 from coordtok.latents.windows import WindowChoice
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.write import DTYPES
 
 CLAIM = "encode.json"
 SKIPPED = "skipped.jsonl"
-DTYPES: dict[PlaneType, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
