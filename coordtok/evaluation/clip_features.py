@@ -3,7 +3,7 @@
 Shapes: B clips of a batch, D features.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,19 +60,6 @@ class FeatureTaker:
             if places:
                 features_BD = self.network(batch.video_BTHW3[:, :length])
                 found.update({batch.numbers[place]: features_BD[place] for place in places})
-
-
-def take_features(
-    taker: FeatureTaker,
-    batches: Iterable[ClipBatch],
-    on_batch: Callable[[int], object] = lambda clips: None,
-) -> FeatureSets:
-    """The features of all clips of `batches`; `on_batch` as for `score_clips`."""
-    sets: FeatureSets = {}
-    for batch in batches:
-        taker.add(sets, batch)
-        on_batch(len(batch.numbers) + len(batch.skipped))
-    return sets
 
 
 def distances(

@@ -59,10 +59,9 @@ class ClipReader:
         self._batch, self._workers = batch, workers
         self._own = range(rank * batch, len(clips), world_size * batch)
 
-    @property
-    def clips(self) -> int:
-        """How many of the list are this rank's."""
-        return sum(min(self._batch, len(self._clips) - first) for first in self._own)
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return len(self._own)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         items = read_ahead(

@@ -37,7 +37,7 @@ def frechet_distance(features_ND: np.ndarray, others_MD: np.ndarray) -> FrechetD
     Raises:
         DataError: fewer than two clips on either side, or features that are not finite.
     """
-    sets = [torch.from_numpy(np.asarray(each, np.float64)) for each in (features_ND, others_MD)]
+    sets = [torch.from_numpy(np.array(each, np.float64)) for each in (features_ND, others_MD)]
     for features in sets:
         if len(features) < FEWEST:
             raise DataError(f"a Frechet distance of {len(features)} clips: it needs {FEWEST}")

@@ -18,11 +18,11 @@ from coordtok.config.errors import DataError
 from coordtok.data.codec import UnreadableVideo, decode_frames
 from coordtok.data.files import check_new, whole_folder
 from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
-from coordtok.evaluation.clip_features import FeatureTaker, distances, take_features
+from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker, distances
 from coordtok.evaluation.clip_reader import ClipBatch, ClipReader
 from coordtok.evaluation.clips import Clip, to_csv
 from coordtok.evaluation.features import FeatureChoice
-from coordtok.evaluation.over_ranks import merge_features
+from coordtok.evaluation.over_ranks import each_batch, merge_features
 from coordtok.evaluation.report import definitions, describe_clips, describe_shards
 from coordtok.evaluation.results import CLIPS, write_report
 from coordtok.evaluation.sampling import Sampling
@@ -55,9 +55,9 @@ class VideoReader:
         self._paths, self._size, self._batch = paths, size, batch
         self._own = range(rank * batch, len(paths), ranks * batch)
 
-    @property
-    def clips(self) -> int:
-        return sum(len(self._paths[first : first + self._batch]) for first in self._own)
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return len(self._own)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         """Raises DataError for a file that cannot be read, is too short or of another size."""
@@ -87,7 +87,8 @@ class _Prepared:
     clips: list[Clip]
     paths: list[Path]
     taker: FeatureTaker
-    size: tuple[int, int, int]
+    readers: tuple[VideoReader, ClipReader]
+    """First the generated videos: one of no use is found before the real clips are read."""
 
 
 def evaluate_generated(request: GenerationRequest) -> dict[str, Any]:
@@ -101,12 +102,7 @@ def evaluate_generated(request: GenerationRequest) -> dict[str, Any]:
     """
     distributed.run_on_main(lambda: check_new(request.output))
     prepared = distributed.together(lambda: _prepare(request))
-    batches = distributed.together(lambda: _readers(request, prepared))
-    shown = request.progress and distributed.is_main()
-    with tqdm(total=sum(each.clips for each in batches), unit="clip", disable=not shown) as bar:
-        take = partial(take_features, prepared.taker, on_batch=bar.update)
-        own = distributed.together(lambda: [take(each) for each in batches])
-    real, generated = (merge_features(each) for each in own)
+    generated, real = (_features(request, prepared, each) for each in prepared.readers)
     skipped = len(prepared.clips) - max(map(len, real.values()))
     metrics = {"fvd": distances(prepared.taker.network, real, generated)}
     return distributed.run_on_main(lambda: _write(request, prepared, metrics, skipped))
@@ -140,22 +136,34 @@ def _prepare(request: GenerationRequest) -> _Prepared:
     clips = [clip for clip in clips if clip.frames >= max(taker.lengths)]
     taker.check_clips([clip.frames for clip in clips], "real clips")
     taker.check_clips([video.frames] * len(paths), "generated videos")
-    return _Prepared(source, clips, paths, taker, size)
-
-
-def _readers(request: GenerationRequest, prepared: _Prepared) -> list[ClipReader | VideoReader]:
     rank, ranks = distributed.rank(), distributed.world_size()
+    compared = max(taker.lengths), video.height, video.width
+    generated = VideoReader(paths, compared, request.batch, rank, ranks)
     real = ClipReader(
-        prepared.source,
-        prepared.clips,
-        VideoWindows(*prepared.size),
+        source,
+        clips,
+        VideoWindows(*size),
         batch=request.batch,
         rank=rank,
         world_size=ranks,
         workers=request.workers,
     )
-    size = max(prepared.taker.lengths), *prepared.size[1:]
-    return [real, VideoReader(prepared.paths, size, request.batch, rank, ranks)]
+    return _Prepared(source, clips, paths, taker, (generated, real))
+
+
+def _features(
+    request: GenerationRequest, prepared: _Prepared, reader: VideoReader | ClipReader
+) -> FeatureSets:
+    """Of all ranks' videos."""
+    is_generated = isinstance(reader, VideoReader)
+    total, what = len(prepared.clips), "real"
+    if is_generated:
+        total, what = len(prepared.paths), "generated"
+    shown = request.progress and distributed.is_main()
+    own: FeatureSets = {}
+    with tqdm(total=total, desc=what, unit="clip", disable=not shown) as bar:
+        each_batch(reader, partial(prepared.taker.add, own), bar)
+    return merge_features(own)
 
 
 def _write(

@@ -1,27 +1,56 @@
-"""What all ranks found, as if one had: in the order of the clip list, whoever scored a clip."""
+"""Clips shared out to all ranks, and what the ranks found merged as if one had done it all: in the
+order of the clip list, whoever had a clip."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.config.errors import DataError
 from coordtok.evaluation.clip_features import FeatureSets
+from coordtok.evaluation.clip_reader import ClipBatch
 from coordtok.evaluation.scoring import Scores, best, worst
 
 T = TypeVar("T")
 
 
-def score_together(score: Callable[[], Scores], shown: int) -> Scores:
-    """What `score()` finds on each rank, merged, on all of them; pictures of the `shown` worst and
-    best of all.
+class Reader(Protocol):
+    """Batches of this rank's clips, with their number beforehand."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ClipBatch]: ...
+
+
+def each_batch(reader: Reader, action: Callable[[ClipBatch], None], bar: tqdm) -> None:
+    """Run `action` on each of this rank's batches. The ranks go in step, so that an error of any
+    ends them all at once; `bar` counts the clips of all.
 
     Raises:
         UserError: on all ranks, what went wrong on any.
+    """
+    batches = iter(reader)
+
+    def step() -> int:
+        batch = next(batches, None)
+        if batch is None:
+            return 0
+        action(batch)
+        return len(batch.numbers) + len(batch.skipped)
+
+    for _ in range(max(distributed.gather(len(reader)))):
+        done = distributed.together(step)
+        bar.update(sum(distributed.gather(done)))
+
+
+def merge_scores(own: Scores, shown: int) -> Scores:
+    """The scores of all ranks, on all of them; pictures of the `shown` worst and best of all.
+
+    Raises:
         DataError: no clip could be read.
     """
-    own = distributed.together(score)
     clips = sorted(_of_all_ranks(own.clips))
     skipped = sorted(_of_all_ranks(own.skipped))
     if not clips:

@@ -45,12 +45,14 @@ def write_results(
         (part / CLIPS).write_text(to_csv(clips, index), encoding="utf-8")
         rows = list(clip_rows(clips, scores.clips, index))
         (part / PER_CLIP).write_text(_as_csv(rows), encoding="utf-8")
-        if shown:
-            for name, word, ranked in ((WORST, "lowest", worst), (BEST, "highest", best)):
-                chosen = ranked(scores.clips, shown)
-                title = f"{len(chosen)} of {len(scores.clips)} clips: {word} PSNR"
-                entries = [_entry(scores, score, clips, index) for score in chosen]
-                contact_sheet(title, entries).save(part / name)
+        distance = report["metrics"].get("perceptual", {}).get("name")
+        for name, word, chosen in (
+            (WORST, "lowest", worst(scores.clips, shown)),
+            (BEST, "highest", best(scores.clips, shown)),
+        ):
+            title = f"The {len(chosen)} of {len(scores.clips)} clips with the {word} PSNR"
+            entries = [_entry(scores, score, clips, index, distance) for score in chosen]
+            contact_sheet(title, entries).save(part / name)
         _motion_plot(scores.clips).save(part / MOTION)
 
 
@@ -59,16 +61,21 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     (folder / TABLE).write_text(table(report), encoding="utf-8")
 
 
-def _entry(scores: Scores, score: ClipScore, clips: Sequence[Clip], index: ShardIndex) -> Entry:
+def _entry(
+    scores: Scores,
+    score: ClipScore,
+    clips: Sequence[Clip],
+    index: ShardIndex,
+    perceptual: str | None,
+) -> Entry:
     clip = clips[score.number]
-    key = names(clip, index)[1]
-    figures = [f"{score.psnr:.2f} dB"]
+    figures = [f"PSNR {score.psnr:.2f} dB"]
     figures += [] if score.ssim is None else [f"SSIM {score.ssim:.3f}"]
-    figures += [] if score.perceptual is None else [f"perceptual {score.perceptual:.3f}"]
+    figures += [] if score.perceptual is None else [f"{perceptual} {score.perceptual:.3f}"]
     figures += [f"motion {score.motion:.1f}"]
-    caption = f"{', '.join(figures)}    {key}, {clip.frames} frames from {clip.start}"
+    place = f"{names(clip, index)[1]}, frames {clip.start} to {clip.start + clip.frames - 1}"
     pictures = scores.pictures[score.number]
-    return Entry(caption, pictures.source, pictures.output)
+    return Entry(f"{', '.join(figures)} | {place}", pictures.source, pictures.output)
 
 
 def _motion_plot(clips: Sequence[ClipScore]) -> Image.Image:

@@ -78,12 +78,12 @@ def _draw_axes(draw: ImageDraw.ImageDraw, title: str, across: Axis, up: Axis) ->
 
 
 def _trend(across: Axis, up: Axis) -> list[tuple[float, float]]:
-    """The least-squares line in pixels, as far as it runs inside the axes."""
+    """Both ends of the least-squares line in pixels, as far as it runs inside the axes."""
     slope, base = np.polyfit(across.values, up.values, 1)
     low, high = up.ends
-    places = np.linspace(min(across.values), max(across.values), 200).tolist()
-    points = [(x, slope * x + base) for x in places]
-    return [(_column(across, x), _row(up, y)) for x, y in points if low <= y <= high]
+    places = np.linspace(min(across.values), max(across.values), WIDTH).tolist()
+    inside = [(x, y) for x in places if low <= (y := slope * x + base) <= high]
+    return [(_column(across, x), _row(up, y)) for x, y in (inside[0], inside[-1])]
 
 
 def _column(axis: Axis, value: float) -> float:

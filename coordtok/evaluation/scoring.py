@@ -5,7 +5,7 @@ Padding that fills up a short clip is cut off before anything is measured.
 Shapes: B clips of a batch, T frames, S shown frames, H rows, W columns, 3 colours.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class Measures:
     ssim: bool = True
     perceptual: PerceptualDistance | None = None
     features: FeatureTaker | None = None
-    shown: int = 0
+    shown: int = 1
     """Clips kept to look at, of the worst and of the best by PSNR."""
 
 
@@ -68,37 +68,27 @@ class Scores:
     output_features: FeatureSets = field(default_factory=dict)
 
 
-def score_clips(
-    model: CoordTok,
-    batches: Iterable[ClipBatch],
-    decoding: Decoding,
-    measures: Measures,
-    on_batch: Callable[[int], object] = lambda clips: None,
-) -> Scores:
-    """Score every clip of `batches`, which must all have the same size.
-
-    on_batch: called with the number of clips that are done.
+def score_batch(
+    scores: Scores, model: CoordTok, batch: ClipBatch, decoding: Decoding, measures: Measures
+) -> None:
+    """Score the clips of a batch and put what is found into `scores`.
 
     Raises:
         CheckpointError: the model's output is not finite.
         DataError: the features are not.
     """
-    scores = Scores()
-    for batch in batches:
-        scores.skipped += batch.skipped
-        output_BTHW3 = _reconstruct(model, batch, decoding)
-        for place, number in batch.numbers.items():
-            frames = batch.frames_B[place]
-            pair = output_BTHW3[place, :frames], batch.video_BTHW3[place, :frames]
-            score = _score(number, *pair, measures)
-            scores.clips.append(score)
-            _keep_picture(scores, score, pair, measures.shown)
-        if measures.features is not None:
-            measures.features.add(scores.source_features, batch)
-            output = replace(batch, video_BTHW3=to_uint8(output_BTHW3))
-            measures.features.add(scores.output_features, output)
-        on_batch(len(batch.numbers) + len(batch.skipped))
-    return scores
+    scores.skipped += batch.skipped
+    output_BTHW3 = _reconstruct(model, batch, decoding)
+    for place, number in batch.numbers.items():
+        frames = batch.frames_B[place]
+        pair = output_BTHW3[place, :frames], batch.video_BTHW3[place, :frames]
+        score = _score(number, *pair, measures)
+        scores.clips.append(score)
+        _keep_picture(scores, score, pair, measures.shown)
+    if measures.features is not None:
+        measures.features.add(scores.source_features, batch)
+        output = replace(batch, video_BTHW3=to_uint8(output_BTHW3))
+        measures.features.add(scores.output_features, output)
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ All ranks take part; what they find does not depend on how many they are.
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +14,11 @@ from coordtok import distributed
 from coordtok.data.files import check_new
 from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
 from coordtok.evaluation.clip_features import FeatureTaker, distances
-from coordtok.evaluation.clip_reader import ClipReader
+from coordtok.evaluation.clip_reader import ClipBatch, ClipReader
 from coordtok.evaluation.clips import Clip, to_csv
 from coordtok.evaluation.features import FeatureChoice
 from coordtok.evaluation.metrics import check_ssim
-from coordtok.evaluation.over_ranks import score_together
+from coordtok.evaluation.over_ranks import each_batch, merge_scores
 from coordtok.evaluation.reconstruction import Decoding
 from coordtok.evaluation.report import (
     correlation,
@@ -32,7 +31,8 @@ from coordtok.evaluation.report import (
 )
 from coordtok.evaluation.results import write_results
 from coordtok.evaluation.sampling import Sampling
-from coordtok.evaluation.scoring import Measures, Scores, score_clips
+from coordtok.evaluation.scoring import Measures, Scores, score_batch
+from coordtok.losses.perceptual import check_size as check_perceptual_size
 from coordtok.losses.perceptual import load_perceptual
 from coordtok.models.tokenizer import CoordTok
 
@@ -76,7 +76,7 @@ def evaluate_tokenizer(request: TokenizerRequest) -> dict[str, Any]:
     """
     distributed.run_on_main(lambda: check_new(request.output))
     prepared = distributed.together(lambda: _prepare(request))
-    scores = score_together(partial(_score, request, prepared), request.shown)
+    scores = _score(request, prepared)
     return distributed.run_on_main(lambda: _write(request, prepared, scores))
 
 
@@ -98,6 +98,7 @@ def _prepare(request: TokenizerRequest) -> Prepared:
         check_ssim(height, width)
     perceptual = features = None
     if request.perceptual is not None:
+        check_perceptual_size(height, width)
         perceptual = load_perceptual(request.perceptual, request.perceptual_weights, request.device)
     if request.features is not None:
         features = FeatureTaker.load(request.features, model.config.video_size, request.device)
@@ -107,11 +108,16 @@ def _prepare(request: TokenizerRequest) -> Prepared:
 
 
 def _score(request: TokenizerRequest, prepared: Prepared) -> Scores:
+    """Of all ranks' clips."""
+    own = Scores()
+
+    def score(batch: ClipBatch) -> None:
+        score_batch(own, prepared.model, batch, request.decoding, prepared.measures)
+
     shown = request.progress and distributed.is_main()
-    with tqdm(total=prepared.reader.clips, unit="clip", disable=not shown) as bar:
-        return score_clips(
-            prepared.model, prepared.reader, request.decoding, prepared.measures, bar.update
-        )
+    with tqdm(total=len(prepared.clips), unit="clip", disable=not shown) as bar:
+        each_batch(prepared.reader, score, bar)
+    return merge_scores(own, request.shown)
 
 
 def _write(request: TokenizerRequest, prepared: Prepared, scores: Scores) -> dict[str, Any]:
