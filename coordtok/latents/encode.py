@@ -96,7 +96,7 @@ def encode(
     distributed.together(lambda: read.check(source.index, source.location))
     claim = Claim(output, CLAIM, _settings(model, tokenizer, source.index, how))
     with ExitStack() as owned:
-        finished = distributed.run_on_main(lambda: _begin(owned, claim, source, output))
+        finished = distributed.run_on_main(lambda: _begin(owned, claim, output))
         if finished is not None:
             return finished, 0
         done = distributed.run_on_main(lambda: _complete(output, source.index))
@@ -116,17 +116,15 @@ def _settings(
         "tokenizer": tokenizer.fingerprint,
         "video": index.fingerprint,
         "windows": str(how.windows),
-        "seed": how.windows.seed,
+        "seed": None if how.windows.count is None else how.windows.seed,
         "dtype": how.dtype,
         "batch": how.batch,
         "compute": str(next(model.parameters()).dtype).removeprefix("torch."),
     }
 
 
-def _begin(owned: ExitStack, claim: Claim, source: OpenedShards, output: Path) -> Summary | None:
+def _begin(owned: ExitStack, claim: Claim, output: Path) -> Summary | None:
     """Take the folder; the summary if everything was done before."""
-    if source.location == str(output):
-        raise ConfigError(f"--output {output} is where the video lies: choose another folder")
     owned.enter_context(sole_owner(output, "encode.py"))
     before = claim.take()
     if before is not None and (output / INDEX_NAME).exists():

@@ -100,10 +100,10 @@ def export(tokenizer: CoordTok, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def encode_into(
     tokenizer: CoordTok, export: Path
-) -> Callable[[Path, Path, Encoding], tuple[Summary, int]]:
-    """Function (video folder, output folder, Encoding) that encodes in this process."""
+) -> Callable[[Path | str, Path, Encoding], tuple[Summary, int]]:
+    """Function (video shards, output folder, Encoding) that encodes in this process."""
 
-    def run(shards: Path, output: Path, how: Encoding) -> tuple[Summary, int]:
+    def run(shards: Path | str, output: Path, how: Encoding) -> tuple[Summary, int]:
         name = TokenizerId(str(export), fingerprint(export))
         return encode(tokenizer, name, open_shards(str(shards)), output, how)
 
@@ -113,7 +113,7 @@ def encode_into(
 @pytest.fixture(scope="session")
 def latents(
     video: Path,
-    encode_into: Callable[[Path, Path, Encoding], tuple[Summary, int]],
+    encode_into: Callable[[Path | str, Path, Encoding], tuple[Summary, int]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """All windows of `video` in float32."""

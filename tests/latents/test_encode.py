@@ -32,7 +32,7 @@ from coordtok.pretrained.write import write_export
 from data_prep.verify_shards import Report, verify
 from tests.latents.conftest import contents, film, finish, members, write_video
 
-EncodeInto = Callable[[Path, Path, Encoding], tuple[Summary, int]]
+EncodeInto = Callable[[Path | str, Path, Encoding], tuple[Summary, int]]
 HOW = Encoding(dtype="float32", batch=2, workers=0)
 CLIPS = [1, 1, 2, 2, 2, 2, 3, 3, 3]
 """Windows of 8 frames in the videos of 5, 7 ... 21 frames."""
@@ -120,6 +120,28 @@ def test_bfloat16_is_float32_rounded(
     for key, planes in exact.items():
         for name, plane in planes.items():
             assert torch.equal(plane.bfloat16(), rounded[key][name])
+
+
+def test_video_may_come_as_a_stream(
+    video: Path, latents: Path, tmp_path: Path, encode_into: EncodeInto
+) -> None:
+    encode_into(f"pipe:cat {video}/{{name}}", tmp_path / "out", HOW)
+    assert contents(tmp_path / "out") == contents(latents)
+
+
+def test_damage_is_found_by_verify_shards(
+    latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(latents, damaged)
+    offset, size = open_shards(str(latents)).index.shards[2].samples[1].files["safetensors"]
+    with open(damaged / "part-002.tar", "r+b") as file:
+        file.seek(offset + size - 4)
+        file.write(b"\xff" * 4)
+    report = Report()
+    verify(damaged, "all", report)
+    assert report.problems == 2
+    assert "plane yt holds values that are not finite" in capsys.readouterr().out
 
 
 def test_loaders_read_them(latents: Path) -> None:
@@ -308,7 +330,7 @@ def test_foreign_folders_are_left_alone(
         encode_into(video, other, HOW)
     with pytest.raises(DataError, match=r"cannot use .* as a folder"):
         encode_into(video, other / "thesis.txt", HOW)
-    with pytest.raises(ConfigError, match="is where the video lies"):
+    with pytest.raises(DataError, match=r"shards is not empty and has no encode\.json"):
         encode_into(video, video, HOW)
     damaged = tmp_path / "damaged"
     shutil.copytree(latents, damaged)
