@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.schema import DiTModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.patches import patchify, unpatchify
@@ -161,13 +162,28 @@ class TriplaneDiT(nn.Module):
 
         device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
         """
-        from coordtok.diffusion.statistics import LatentStatistics
         from coordtok.pretrained.load import load_model  # on demand: models stand without exports
 
         model, card = load_model(cls, "dit", folder, device, dtype)
         model.settings = card.settings
-        model.statistics = LatentStatistics.from_dict(card.settings.statistics).to(model.device)
+        model.statistics = model._checked(card.settings.statistics, folder).to(model.device)
         return model
+
+    def _checked(self, statistics: dict, folder: str | Path) -> "LatentStatistics":
+        """The statistics that the export at `folder` stores, if they can be this model's."""
+        from coordtok.diffusion.statistics import LatentStatistics
+
+        try:
+            found = LatentStatistics.from_dict(statistics)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder} is of no use: {error}; export it again") from None
+        for name, mean_C in found.mean._asdict().items():
+            if len(mean_C) != self.config.plane_channels:
+                raise CheckpointError(
+                    f"{folder} has statistics of {len(mean_C)} channels for {name}, but its model "
+                    f"has {self.config.plane_channels}; export it again"
+                )
+        return found
 
     @property
     def device(self) -> torch.device:

@@ -1,6 +1,7 @@
 """The diffusion transformer: what it depends on, how it starts, and what it refuses."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from coordtok import Triplane, TriplaneDiT
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.config.errors import CheckpointError, ConfigError, DataError
 from coordtok.config.schema import DiTModelConfig
 from coordtok.geometry.triplane import PLANE_AXES, plane_shape
 from coordtok.models.conditioning import (
@@ -16,7 +17,8 @@ from coordtok.models.conditioning import (
     check_labels,
     sincos_table,
     time_features,
-)
+)from coordtok.pretrained.card import Card, GeneratorSettings, Origin
+from coordtok.pretrained.write import write_export
 
 # Planes of three sizes, none square, so that mixed-up axes show.
 ODD = DiTModelConfig(
@@ -185,3 +187,39 @@ def test_labels_out_of_range_are_named(classes: int, known: str) -> None:
     for label in (-2, classes):
         with pytest.raises(ConfigError, match=f"class {label} is none of the model's; .* {known}"):
             check_labels([label], classes)
+
+
+def exported(model: TriplaneDiT, folder: Path, channels: int = 3, std: float = 2.0) -> Path:
+    statistics = {
+        "mean": {name: [0.5] * channels for name in Triplane._fields},
+        "std": {name: [std] * channels for name in Triplane._fields},
+    }
+    card = Card(ODD, GeneratorSettings(statistics), Origin("ema"))
+    write_export(folder, card, model.state_dict())
+    return folder
+
+
+@torch.no_grad()
+def test_an_export_is_the_model_and_its_statistics(model: TriplaneDiT, tmp_path: Path) -> None:
+    loaded = TriplaneDiT.from_pretrained(exported(model, tmp_path / "out"))
+    assert not loaded.training
+    planes, label = random_planes(ODD), torch.tensor([3, -1])
+    assert not any(differ(loaded(planes, TIME, label), model(planes, TIME, label)))
+    assert loaded.statistics.std.yt.tolist() == [2.0] * 3
+    assert loaded.settings.tokenizer is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"std": 0.0}, "is of no use: the std of xy is"),
+        ({"channels": 4}, "has statistics of 4 channels for xy, but its model has 3"),
+    ],
+)
+def test_statistics_that_are_not_the_models(
+    model: TriplaneDiT, tmp_path: Path, changes: dict, message: str
+) -> None:
+    folder = exported(model, tmp_path / "out", **changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        TriplaneDiT.from_pretrained(folder)
+    assert str(folder) in str(caught.value)
