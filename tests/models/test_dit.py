@@ -17,7 +17,8 @@ from coordtok.models.conditioning import (
     check_labels,
     sincos_table,
     time_features,
-)from coordtok.pretrained.card import Card, GeneratorSettings, Origin
+)
+from coordtok.pretrained.card import Card, GeneratorSettings, Origin
 from coordtok.pretrained.write import write_export
 
 # Planes of three sizes, none square, so that mixed-up axes show.
