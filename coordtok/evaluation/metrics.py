@@ -30,8 +30,9 @@ def psnr(predicted_THW3: torch.Tensor, target_THW3: torch.Tensor) -> float:
 def ssim(predicted_THW3: torch.Tensor, target_THW3: torch.Tensor) -> float:
     """Structural similarity of each frame, averaged over the frames; pixels as for `psnr`.
 
-    torchmetrics with its defaults: Gaussian window of `SSIM_WINDOW`, each colour by itself, over
-    the positions where the window lies inside the picture.
+    torchmetrics 1.9 with its defaults: Gaussian window of `SSIM_WINDOW`, each colour by itself, the
+    mean over all positions, where pictures are mirrored at their borders. (Wang et al. and other
+    packages leave the border out, which moves the figure in the third decimal.)
     """
     measure = _torchmetrics_ssim()
     scores = []

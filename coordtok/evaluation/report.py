@@ -27,7 +27,7 @@ MEASURES = ("psnr", "ssim", "perceptual", "motion")
 _DEFINITIONS = {
     "psnr": "dB, of each frame, averaged over a clip's frames, then over clips; padding excluded; "
     "predictions clipped, not rounded to 8 bits",
-    "ssim": "torchmetrics, Gaussian window of 11 pixels, averaged as PSNR is",
+    "ssim": "torchmetrics, Gaussian window of 11 pixels, borders mirrored, averaged as PSNR is",
     "perceptual": "distance of the named network, averaged as PSNR is",
     "motion": "mean absolute difference of neighbouring frames of the source, in 8-bit levels",
     "motion_correlation": "Pearson's r of PSNR and motion over the clips",
