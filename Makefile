@@ -44,7 +44,8 @@ check: lint types test
 $(INSTALLED): setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet -c constraints.txt setuptools wheel torch
-	python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[quickstart,dev]"
+	python -m pip install --quiet -c constraints.txt --no-build-isolation \
+	    -e ".[quickstart,evaluation,generation,dev]"
 	touch $@
 
 clean:
