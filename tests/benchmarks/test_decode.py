@@ -1,5 +1,4 @@
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -92,8 +91,8 @@ def test_in_between_frames_are_measured_on_long_samples(model: CoordTok, shards:
     assert report.figures["settings"]["clips"] == 1  # the other has 9 frames, not 15
     assert set(report.figures["in_between"]) == set(ROWS)
     assert all(text in report.text for text in ROWS.values())
+    long = CoordTok(dataclasses.replace(CONFIG, frames=16, plane_size=(8, 4, 4)))
     with pytest.raises(DataError, match="has no readable sample of 31 frames; build shards with"):
-        long = CoordTok(dataclasses.replace(CONFIG, frames=16, plane_size=(8, 4, 4)))
         measure_in_between(long, shards, 5, seed=0)
 
 
