@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from coordtok import distributed
-from coordtok.config.errors import CheckpointError, ConfigError, exit_on_user_error
+from coordtok.config.errors import ConfigError, exit_on_user_error
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import SamplerConfig
 from coordtok.data.latents import TokenizerId
 from coordtok.evaluation.generation import Generation
-from coordtok.latents.sample import SampleRequest, sample_videos
+from coordtok.latents.sample import SampleRequest, sample_videos, tokenizer_folder
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
@@ -104,21 +104,6 @@ def classes_of(text: str | None) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"--class {text}: give numbers, as in --class 3 or 0,1,2") from None
-
-
-def tokenizer_folder(model: TriplaneDiT, named: str | None) -> str:
-    if named is not None:
-        return named
-    known = model.settings.tokenizer
-    if known is None:
-        raise CheckpointError(
-            "the model does not say which tokenizer it is of: add --tokenizer DIR"
-        )
-    if not Path(known.path).is_dir():
-        raise CheckpointError(
-            f"the model's tokenizer is no longer at {known.path}: say where with --tokenizer DIR"
-        )
-    return known.path
 
 
 @exit_on_user_error

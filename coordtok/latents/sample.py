@@ -60,6 +60,26 @@ class SampleRequest:
             raise ConfigError(f"fps is {self.fps}; it must be above 0, and 1000 at most")
 
 
+def tokenizer_folder(model: TriplaneDiT, named: str | None) -> str:
+    """The export `named`, or where the tokenizer of the model's latents lay when they were made.
+
+    Raises:
+        CheckpointError: none is named and the model does not say, or it is no longer there.
+    """
+    if named is not None:
+        return named
+    known = model.settings.tokenizer
+    if known is None:
+        raise CheckpointError(
+            "the model does not say which tokenizer it is of: add --tokenizer DIR"
+        )
+    if not Path(known.path).is_dir():
+        raise CheckpointError(
+            f"the model's tokenizer is no longer at {known.path}: say where with --tokenizer DIR"
+        )
+    return known.path
+
+
 def check_pair(model: TriplaneDiT, tokenizer: CoordTok, identity: TokenizerId) -> None:
     """Raise a `CheckpointError` unless `tokenizer` is the one whose latents `model` makes."""
     wanted, config = model.settings.tokenizer, tokenizer.config

@@ -40,7 +40,7 @@ def load_model(
             f"{folder} holds a model of kind {card.kind!r}, not {kind!r}; load it with "
             f"{KINDS[card.kind].loader}"
         )
-    device = _usable(device)
+    device = usable_device(device)
     with torch.device("meta"):
         model = make(card.model)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -52,6 +52,15 @@ def load_model(
         weights = {name: file.get_tensor(name).to(device, dtype) for name in wanted}
     model.load_state_dict(weights, assign=True)
     return model.eval(), card
+
+
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name, the CPU by default; a `ConfigError` where there is none."""
+    try:
+        return torch.empty(0, device=device or "cpu").device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {device} cannot be used ({reason}); choose another") from None
 
 
 def read_export(folder: Path) -> tuple[Card, dict[str, torch.Tensor]]:
@@ -84,11 +93,3 @@ def open_weights(folder: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); export it again") from None
-
-
-def _usable(device: torch.device | str | None) -> torch.device:
-    try:
-        return torch.empty(0, device=device or "cpu").device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {device} cannot be used ({reason}); choose another") from None
