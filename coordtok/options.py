@@ -16,13 +16,16 @@ def add_decoding(parser: Any, batch: str, default: int = 1) -> None:
         "--grouping",
         choices=get_args(Grouping),
         default=DEFAULT_GROUPING,
-        help="which patches are decoded together; results depend on it (default: %(default)s)",
+        help="which patches are decoded together: whole frames spread over a clip, neighbouring "
+        "frames, or random patches as in training, which makes every frame as dear as all; results "
+        "depend on it (default: %(default)s; docs/grouping.md)",
     )
     parser.add_argument(
         "--points-per-pass",
         type=int,
         metavar="N",
-        help="patches decoded together (default: as the model was trained)",
+        help="how many patches are decoded together, about; results depend on it (default: as the "
+        "model was trained)",
     )
     parser.add_argument(
         "--batch",

@@ -21,12 +21,10 @@ from coordtok import distributed
 from coordtok.config.errors import ConfigError, exit_on_user_error
 from coordtok.evaluation.features import FeatureChoice, PixelRange, Preparation
 from coordtok.evaluation.generated import GenerationRequest, evaluate_generated
-from coordtok.evaluation.reconstruction import Decoding
 from coordtok.evaluation.report import table
 from coordtok.evaluation.sampling import Sampling
 from coordtok.evaluation.tokenizer import TokenizerRequest, evaluate_tokenizer
-from coordtok.geometry.groups import Grouping
-from coordtok.pretrained.write import DTYPES
+from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,7 +53,9 @@ def parse_args() -> argparse.Namespace:
     add_clips(parser)
     add_metrics(parser)
     add_features(parser)
-    add_decoding(parser)
+    group = parser.add_argument_group("how clips are decoded")
+    add_decoding(group, "clips")
+    add_compute(group)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
     return parser.parse_args()
 
@@ -137,37 +137,6 @@ def fvd_frames(text: str) -> int | None:
     return None if text == "whole" else int(text)
 
 
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how clips are decoded")
-    default = Decoding()
-    group.add_argument(
-        "--points-per-pass",
-        type=int,
-        metavar="N",
-        help="patches decoded together, in whole frames; results depend on it (default: as the "
-        "model was trained)",
-    )
-    group.add_argument(
-        "--grouping",
-        choices=get_args(Grouping),
-        default=default.grouping,
-        help="which frames are decoded together; results depend on it (default: %(default)s)",
-    )
-    group.add_argument(
-        "--batch",
-        type=int,
-        metavar="N",
-        default=default.batch,
-        help="clips at once (default: %(default)s)",
-    )
-    group.add_argument(
-        "--device", help="to compute on (default: each rank's GPU where there is one, else cpu)"
-    )
-    group.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights (default: as they are stored)"
-    )
-
-
 def feature_choice(args: argparse.Namespace) -> FeatureChoice | None:
     if args.features is None:
         return None
@@ -181,9 +150,9 @@ def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
         shards=args.shards,
         output=args.output,
         sampling=Sampling(args.clips, args.seed, args.clip_list),
-        decoding=Decoding(args.points_per_pass, args.grouping, args.batch),
+        decoding=decoding_of(args),
         device=args.device or str(distributed.device()),
-        dtype=None if args.dtype is None else DTYPES[args.dtype],
+        dtype=dtype_of(args),
         workers=args.workers,
         ssim=not args.no_ssim,
         perceptual=None if args.perceptual == "none" else args.perceptual,

@@ -17,15 +17,13 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-import torch
-
+from coordtok import distributed
 from coordtok.config.errors import exit_on_user_error
 from coordtok.evaluation.frame_range import FrameRange
-from coordtok.evaluation.reconstruction import Decoding, Fit
+from coordtok.evaluation.reconstruction import Fit
 from coordtok.evaluation.side_by_side import Report, write_reconstruction
-from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
 from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.write import DTYPES
+from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,37 +58,9 @@ def parse_args() -> argparse.Namespace:
         "frames are decoded in between, which training never saw (docs/in_between_frames.md), and "
         "the video plays as long as before; beside them the source stands still",
     )
-    add_decoding(parser)
+    add_decoding(parser, "tiles")
+    add_compute(parser)
     return parser.parse_args()
-
-
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--grouping",
-        choices=get_args(Grouping),
-        default=DEFAULT_GROUPING,
-        help="which patches are decoded together: whole frames spread over a window, neighbouring "
-        "frames, or random patches as in training, which makes every frame as dear as all "
-        "(default: %(default)s; docs/grouping.md)",
-    )
-    parser.add_argument(
-        "--points-per-pass",
-        type=int,
-        metavar="N",
-        help="how many patches are decoded together, about; results depend on it (default: as the "
-        "model was trained)",
-    )
-    parser.add_argument(
-        "--batch", type=int, metavar="N", default=1, help="tiles at once (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="to compute on (default here: %(default)s)",
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights (default: as they are stored)"
-    )
 
 
 def summary(report: Report, folder: Path) -> str:
@@ -108,15 +78,13 @@ def main() -> None:
     frames = None if args.frames is None else FrameRange.parse(args.frames)
     if args.rate is not None:
         frames = (frames or FrameRange()).at_rate(args.rate)
-    decoding = Decoding(args.points_per_pass, args.grouping, args.batch)
-    dtype = None if args.dtype is None else DTYPES[args.dtype]
     report = write_reconstruction(
-        CoordTok.from_pretrained(args.model, args.device, dtype),
+        CoordTok.from_pretrained(args.model, args.device or distributed.device(), dtype_of(args)),
         args.input,
         args.output,
         fit=args.fit,
         frames=frames,
-        decoding=decoding,
+        decoding=decoding_of(args),
         progress=True,
     )
     print(summary(report, args.output))

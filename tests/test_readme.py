@@ -1,6 +1,7 @@
 """Every command of the README parses as written, and names what exists."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_the_readme_shows_commands() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_parses(command: str) -> None:
+def test_a_command_of_the_readme_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command, comments=True)
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text()
@@ -38,8 +39,11 @@ def test_a_command_of_the_readme_parses(command: str) -> None:
         script = next(word for word in words if word.startswith("scripts/"))
         assert words[0] in ("deepspeed", "torchrun", "python")
         assert (ROOT / script).is_file()
+        arguments = words[words.index(script) + 1 :]
+        monkeypatch.setattr("sys.argv", [script, *arguments])
+        runpy.run_path(str(ROOT / script))["parse_args"]()
         if script == "scripts/train.py":
-            check_training(words[words.index(script) + 1 :])
+            check_training(arguments)
 
 
 def check_training(words: list[str]) -> None:
@@ -61,5 +65,5 @@ def test_every_script_has_help_for_a_newcomer(name: str) -> None:
 def test_files_and_flags_of_the_readme_exist() -> None:
     for name in re.findall(r"`(ds_configs/\S+|scripts/\w+\.py|coordtok/[\w/]+/)`", TEXT):
         assert (ROOT / name).exists(), name
-    for preset in re.findall(r"`((?:tokenizer_\w+|quickstart))`", TEXT):
+    for preset in re.findall(r"`((?:tokenizer_\w+|dit_\w+|quickstart))`", TEXT):
         load_config(preset)
