@@ -16,22 +16,8 @@ from coordtok.data.tars import index_tar
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings
 from coordtok.pretrained.write import write_export
+from tests.tiny import TINY
 
-TINY = TokenizerModelConfig(
-    frames=8,
-    height=16,
-    width=24,
-    video_patch=(4, 8, 8),
-    plane_size=(4, 2, 6),
-    plane_patch=(2, 2, 3),
-    plane_channels=4,
-    decoder_patch=(1, 4, 8),
-    dim=16,
-    heads=2,
-    video_layers=1,
-    plane_layers=1,
-    decoder_layers=1,
-)
 LENGTHS = (20, 8, 5, 12, 9, 16, 8)
 """Frames of each sample: the third is shorter than a clip."""
 

@@ -16,30 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
 from coordtok.data.source import open_video, resize_and_crop
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings
 from coordtok.pretrained.write import write_export
+from tests.tiny import TINY as CONFIG
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reconstruct.py"
-CONFIG = TokenizerModelConfig(
-    frames=8,
-    height=16,
-    width=24,
-    video_patch=(4, 8, 8),
-    plane_size=(4, 2, 6),
-    plane_patch=(2, 2, 3),
-    plane_channels=4,
-    decoder_patch=(1, 4, 8),
-    dim=16,
-    heads=2,
-    video_layers=1,
-    plane_layers=1,
-    decoder_layers=1,
-)
 TOKENS = 4 * 2 + 4 * 6 + 2 * 6
 Run = Callable[..., int]
 

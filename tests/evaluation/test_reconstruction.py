@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from coordtok.config.errors import CheckpointError, ConfigError, DataError
-from coordtok.config.schema import TokenizerModelConfig
 from coordtok.data.source import SourceVideo, open_video, resize_and_crop
 from coordtok.evaluation.frame_range import FrameRange
 from coordtok.evaluation.reconstruction import (
@@ -23,22 +22,8 @@ from coordtok.evaluation.reconstruction import (
 from coordtok.evaluation.windows import frames_to_read
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.models.tokenizer import CoordTok
+from tests.tiny import DEEP as CONFIG
 
-CONFIG = TokenizerModelConfig(
-    frames=8,
-    height=16,
-    width=24,
-    video_patch=(4, 8, 8),
-    plane_size=(4, 2, 6),
-    plane_patch=(2, 2, 3),
-    plane_channels=4,
-    decoder_patch=(2, 4, 8),
-    dim=16,
-    heads=2,
-    video_layers=1,
-    plane_layers=1,
-    decoder_layers=1,
-)
 WriteVideo = Callable[..., Path]
 LOSSLESS: dict[str, Any] = {"codec": "ffv1", "pixel_format": "bgr0", "container": "matroska"}
 

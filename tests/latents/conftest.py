@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
 from coordtok.data.codec import encode_raw
 from coordtok.data.index import INDEX_NAME, ShardIndex, VideoSpec
 from coordtok.data.latents import TokenizerId
@@ -22,23 +21,9 @@ from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
+from tests.tiny import DEEP as CONFIG
 from tests.train.conftest import ROOT, Ranks, free_port
 
-CONFIG = TokenizerModelConfig(
-    frames=8,
-    height=16,
-    width=24,
-    video_patch=(4, 8, 8),
-    plane_size=(4, 2, 6),
-    plane_patch=(2, 2, 3),
-    plane_channels=4,
-    decoder_patch=(2, 4, 8),
-    dim=16,
-    heads=2,
-    video_layers=1,
-    plane_layers=1,
-    decoder_layers=1,
-)
 SIZES = (3, 1, 2, 3)
 """Videos of each shard of `video`."""
 

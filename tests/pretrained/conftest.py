@@ -4,26 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings
 from coordtok.pretrained.write import write_export
+from tests.tiny import DEEP as CONFIG
 
-CONFIG = TokenizerModelConfig(
-    frames=8,
-    height=16,
-    width=24,
-    video_patch=(4, 8, 8),
-    plane_size=(4, 2, 6),
-    plane_patch=(2, 2, 3),
-    plane_channels=4,
-    decoder_patch=(2, 4, 8),
-    dim=16,
-    heads=2,
-    video_layers=1,
-    plane_layers=1,
-    decoder_layers=1,
-)
 CARD = Card(CONFIG, TokenizerSettings(12), Origin("ema", 40, {"data": [{"fps": 25.0}]}))
 
 
