@@ -4,6 +4,9 @@
     python scripts/benchmark.py loader
     deepspeed scripts/benchmark.py train --deepspeed ds_configs/zero3.json --config tokenizer_s
     python scripts/benchmark.py decode --model exports/quickstart --shards shards/quickstart/val
+    python scripts/benchmark.py sample --model exports/dit_quickstart
+    deepspeed scripts/benchmark.py latents --deepspeed ds_configs/zero3.json --config dit_s \\
+        --tokenizer-config tokenizer_s
 
 `benchmark.py COMMAND --help` tells what a command measures and what can be chosen. Figures are
 medians of one run. With --json PATH they are also written to a file, together with what is known of
@@ -14,18 +17,20 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args, get_type_hints
 
 from coordtok.config.errors import ConfigError, exit_on_user_error
 from coordtok.config.load import load_config, preset_names
+from coordtok.config.schema import SamplerConfig
 
 if TYPE_CHECKING:
     from coordtok.benchmarks.report import Report
 
-# Torch, PyAV and DeepSpeed are imported where they are used: --help needs none of them, and the
-# processes that build shards would import all of them again.
+# Torch, PyAV and DeepSpeed are imported where they are used: most of --help needs none of them, and
+# the processes that build shards would import all of them again.
 
 _LOADER = """\
 Milliseconds to read a random clip and its target patches on one core: from h264 shards and from raw
@@ -37,7 +42,8 @@ seconds that a run needs to go on late in an epoch of a large dataset. About two
 _TRAIN = """\
 Real training steps of a preset: clips per second, the seconds of a step spent on data, forward,
 backward and optimiser, how much of it is communication between ranks, and peak memory. The clips
-are noise in a temporary folder unless --own-shards (or data.shards=DIR) asks for the config's.
+(latents, for a generator) are noise in a temporary folder unless --own-shards (or data.shards=DIR)
+asks for the config's.
 Phases are timed one after the other, so on a GPU the device is waited for after each; without that
 a step takes a little less. Communication is part of the phases and comes from a trace of some more
 steps: the time in which at least one collective was under way, waiting for other ranks included."""
@@ -47,6 +53,23 @@ How patches are best grouped into decoder passes, on a trained model: PSNR, and 
 whole clip and one random frame of it take, for every grouping at several sizes of a pass
 (docs/grouping.md). With --in-between instead the PSNR of moments between frames, for which shards
 with twice the model's frames in a sample are needed (docs/in_between_frames.md)."""
+
+_SAMPLE = """\
+Seconds and peak memory of a video that a generator makes, split into sampling its latents and
+decoding them, as scripts/sample.py does both; writing the mp4 is not in it. Either two exports
+(--model, --tokenizer), or what two configs train (--config, --tokenizer-config) with random
+weights: speed and memory do not depend on them, except for how many steps dopri5 takes, which hence
+needs exports. All steps of all videos are made and nothing is extrapolated: on a CPU, ask for few
+--steps. Medians over batches, after a warm-up; a GPU is waited for."""
+
+_LATENTS = """\
+What training a generator from latents saves: real training steps on latents that are read from
+shards, and the same steps on clips that are read from h264 shards and encoded by the tokenizer on
+the way, in turns. Milliseconds a step of both and their ratio; below them what getting the batch
+took, and what the generator took itself. The shards are made on the spot in a temporary folder. The
+tokenizer computes in the precision that the generator trains in; its weights are random, which its
+speed does not depend on. Both sides read with data.workers processes; data.workers=0 reads nothing
+ahead, so that all of the reading shows."""
 
 
 class Command(NamedTuple):
@@ -102,10 +125,17 @@ def measure_loader(args: argparse.Namespace) -> "Report":
         return loader_report(settings, figures, measure_resume(resume, args.resume_samples))
 
 
-def add_train_options(parser: argparse.ArgumentParser) -> None:
+def add_sharded_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deepspeed", metavar="JSON", required=True, help="how to shard: one of ds_configs/"
     )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="changes to what --config says"
+    )
+
+
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    add_sharded_run(parser)
     parser.add_argument(
         "--config",
         metavar="PRESET_OR_YAML",
@@ -118,9 +148,6 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--own-shards", action="store_true", help="read the shards that the config names"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key.path=value", help="changes to the config"
     )
 
 
@@ -173,10 +200,115 @@ def measure_decode(args: argparse.Namespace) -> "Report":
     return measure_decoding(model, args.shards, args.clips, args.points_per_pass, args.seed)
 
 
+def add_sample_options(parser: argparse.ArgumentParser) -> None:
+    from coordtok.options import add_compute
+
+    generator = parser.add_mutually_exclusive_group(required=True)
+    generator.add_argument(
+        "--model", metavar="DIR", help="a generator's export, as scripts/export.py makes it"
+    )
+    generator.add_argument(
+        "--config",
+        metavar="PRESET_OR_YAML",
+        help="a generator of random weights instead: what this preset or YAML file trains",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="DIR",
+        help="with --model: the export that made its latents (default: where it lay then)",
+    )
+    parser.add_argument(
+        "--tokenizer-config",
+        metavar="PRESET_OR_YAML",
+        help="with --config: the tokenizer, of random weights too",
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=get_args(get_type_hints(SamplerConfig)["name"]),
+        help="ODE: euler, heun, dopri5; SDE: the other (default: as the model's config says)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="in time, for all but dopri5 (default: as the model's config says)",
+    )
+    parser.add_argument(
+        "--num", type=int, metavar="N", default=3, help="videos made (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        default=1,
+        help="videos of a forward pass of the generator (default: %(default)s)",
+    )
+    add_compute(parser)
+
+
+def measure_sample(args: argparse.Namespace) -> "Report":
+    from coordtok import distributed
+    from coordtok.benchmarks.sample import measure_sampling, trained_pair, untrained_pair
+    from coordtok.options import dtype_of
+
+    device, dtype = args.device or distributed.device(), dtype_of(args)
+    if args.model is not None:
+        if args.tokenizer_config is not None:
+            raise ConfigError("--tokenizer-config goes with --config; with --model use --tokenizer")
+        pair = trained_pair(args.model, args.tokenizer, device, dtype)
+    elif args.tokenizer_config is None or args.tokenizer is not None:
+        raise ConfigError("--config goes with --tokenizer-config: name the tokenizer's config")
+    else:
+        runs = load_config(args.config), load_config(args.tokenizer_config)
+        pair = untrained_pair(*runs, device, dtype)
+    asked = {"name": args.sampler, "steps": args.steps}
+    given = {name: value for name, value in asked.items() if value is not None}
+    sampler = replace(pair.generator.settings.sampler, **given)
+    return measure_sampling(pair, sampler, args.num, args.batch)
+
+
+def add_latents_options(parser: argparse.ArgumentParser) -> None:
+    add_sharded_run(parser)
+    parser.add_argument(
+        "--config",
+        metavar="PRESET_OR_YAML",
+        default="dit_tiny",
+        help="the generator: a dit_* preset or a YAML file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tokenizer-config",
+        metavar="PRESET_OR_YAML",
+        default="tokenizer_tiny",
+        help="its tokenizer, of the same size class (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=20,
+        metavar="N",
+        help="steps measured of each side (default %(default)s)",
+    )
+
+
+def measure_latents(args: argparse.Namespace) -> "Report":
+    if args.steps < 1:
+        raise ConfigError(f"--steps {args.steps}: it must be at least 1")
+    run = load_config(args.config, args.overrides)
+    tokenizer = load_config(args.tokenizer_config)
+    from coordtok.train.quiet import quieten
+
+    quieten()
+    from coordtok.benchmarks.latents import measure_latents
+
+    return measure_latents(run, tokenizer, args.deepspeed, args.steps, args.work_folder)
+
+
 COMMANDS = {
     "loader": Command(_LOADER, add_loader_options, measure_loader),
     "train": Command(_TRAIN, add_train_options, measure_train),
     "decode": Command(_DECODE, add_decode_options, measure_decode),
+    "sample": Command(_SAMPLE, add_sample_options, measure_sample),
+    "latents": Command(_LATENTS, add_latents_options, measure_latents),
 }
 
 

@@ -4,26 +4,23 @@ The steps are the training loop's own (`Trainer.steps`): its engine, task and lo
 behind a clock. Nothing is saved or validated.
 """
 
-import resource
 import statistics
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from coordtok import distributed
+from coordtok.benchmarks.clock import Clock, Timed
 from coordtok.benchmarks.communication import traced_collective_seconds
+from coordtok.benchmarks.memory import peak_bytes, peak_kind, reset_peak
 from coordtok.benchmarks.report import Report, table
-from coordtok.benchmarks.synthetic import write_noise_shards
-from coordtok.config.errors import ConfigError
+from coordtok.benchmarks.synthetic import write_noise_latents, write_noise_shards
 from coordtok.config.load import to_dict
 from coordtok.config.schema import DiTModelConfig, RunConfig, ShardSource
 from coordtok.data.index import VideoSpec
@@ -36,47 +33,6 @@ from coordtok.train.signals import StopRequest, watch_launcher
 PHASES = ("data", "forward", "backward", "optimiser")
 _WARM_UP = 3
 _TRACED = 3
-
-
-class Clock:
-    """Seconds of each phase of the present step; the device's work is waited for."""
-
-    def __init__(self) -> None:
-        self._seconds = dict.fromkeys(PHASES, 0.0)
-
-    def timed(self, phase: str, action: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            began = self._now()
-            try:
-                return action(*args, **kwargs)
-            finally:
-                self._seconds[phase] += self._now() - began
-
-        return run
-
-    def take(self) -> dict[str, float]:
-        """The seconds since the last call, by phase."""
-        taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
-        return taken
-
-    def _now(self) -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-class Timed:
-    """Stands for an object, some of whose methods count as a phase."""
-
-    def __init__(self, target: Any, clock: Clock, phases: Mapping[str, str]) -> None:
-        self._target, self._clock, self._phases = target, clock, phases
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._target, name)
-        return self._clock.timed(self._phases[name], value) if name in self._phases else value
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._target(*args, **kwargs)
 
 
 def measure_training(
@@ -92,63 +48,85 @@ def measure_training(
     """
     watch_launcher()
     distributed.setup()
+    sharding = load_sharding(sharding_path, run, distributed.world_size())
+    with shared_folder(work_folder) as work:
+        if not own_shards:
+            run = _on_noise(run, work)
+        with trainer_to_measure(run, sharding, work, steps + _WARM_UP + _TRACED) as trainer:
+            figures = _measure(trainer, steps)
+    return _report(trainer.run, sharding, figures)
+
+
+@contextmanager
+def shared_folder(parent: str | None) -> Iterator[Path]:
+    """A temporary folder in `parent` for all ranks, there until all of them are done with it."""
     with ExitStack() as stack:
-        work = Path(
-            distributed.run_on_main(
-                lambda: stack.enter_context(TemporaryDirectory(dir=work_folder))
-            )
-        )
-        run = _to_measure(run, work, steps + _WARM_UP + _TRACED, own_shards)
-        sharding = load_sharding(sharding_path, run, distributed.world_size())
-        folder = RunFolder(run.run_dir)
-        distributed.run_on_main(folder.create)
-        trainer = assemble(run, sharding, folder, None, None, False, StopRequest())
-        stack.callback(trainer.monitor.close)
-        figures = _measure(trainer, steps)
-        distributed.barrier()  # rank 0 deletes the shards
-    return _report(run, sharding, figures)
+        made = distributed.run_on_main(lambda: stack.enter_context(TemporaryDirectory(dir=parent)))
+        yield Path(made)
+        distributed.barrier()
 
 
-def _to_measure(run: RunConfig, work: Path, steps: int, own_shards: bool) -> RunConfig:
-    """The run without what is no part of a step, in a folder of its own."""
-    data = replace(run.data, val_shards=None)
-    if not own_shards:
-        if isinstance(run.model, DiTModelConfig):
-            raise ConfigError(f"{run.model.name} trains on latents: encode some, and --own-shards")
-        clip = VideoSpec(run.model.frames, run.model.height, run.model.width, None)
-        lanes = distributed.world_size() * max(1, run.data.workers)
-        (noise := work / "noise").mkdir(exist_ok=True)
-        distributed.run_on_main(
-            lambda: write_noise_shards(
-                noise, clip, lanes=lanes, shards_per_lane=1, samples_per_shard=2
-            )
-        )
-        data = replace(data, shards=(ShardSource(str(noise)),))
-    return replace(
+@contextmanager
+def trainer_to_measure(
+    run: RunConfig, sharding: Sharding, work: Path, steps: int
+) -> Iterator[Trainer]:
+    """The trainer of `run` without what is no part of a step, for `steps` steps in `work`."""
+    run = replace(
         run,
         run_dir=str(work / "run"),
-        data=data,
+        data=replace(run.data, val_shards=None),
         train=replace(run.train, steps=steps),
         optim=replace(run.optim, schedule="constant", warmup_steps=0),
         wandb=replace(run.wandb, mode="disabled"),
     )
+    folder = RunFolder(run.run_dir)
+    distributed.run_on_main(folder.create)
+    trainer = assemble(run, sharding, folder, None, None, False, StopRequest())
+    try:
+        yield trainer
+    finally:
+        trainer.monitor.close()
+
+
+def reading(run: RunConfig, shards: str) -> RunConfig:
+    """`run` on shards that were made for it."""
+    return replace(run, tokenizer=None, data=replace(run.data, shards=(ShardSource(shards),)))
+
+
+def lanes_for(run: RunConfig) -> int:
+    """As few as all loader processes need."""
+    return distributed.world_size() * max(1, run.data.workers)
+
+
+def _on_noise(run: RunConfig, work: Path) -> RunConfig:
+    """`run` on noise of the model's shape."""
+    folder, lanes, model = work / "noise", lanes_for(run), run.model
+
+    def write() -> str:
+        folder.mkdir()
+        if isinstance(model, DiTModelConfig):
+            return write_noise_latents(folder, model, lanes=lanes, samples_per_shard=2)
+        clip = VideoSpec(model.frames, model.height, model.width, None)
+        return write_noise_shards(folder, clip, lanes=lanes, shards_per_lane=1, samples_per_shard=2)
+
+    return reading(run, distributed.run_on_main(write))
 
 
 def _measure(trainer: Trainer, steps: int) -> dict[str, Any]:
-    clock = Clock()
+    clock = Clock(PHASES)
     _put_clock(trainer, clock)
-    updates = _shown(trainer)
+    updates = shown_steps(trainer)
     for _ in islice(updates, _WARM_UP):
         clock.take()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    device = distributed.device()
+    reset_peak(device)
     taken = []
     began = time.perf_counter()
     for _ in islice(updates, steps):
         now = time.perf_counter()
         taken.append({"step": now - began, **clock.take()})
         began = now
-    memory = max(distributed.gather(_peak_bytes()))
+    memory = max(distributed.gather(peak_bytes(device)))
     communication = traced_collective_seconds(lambda: deque(updates, maxlen=0)) / _TRACED
     return {**_medians(taken), "communication": communication, "peak_bytes": memory}
 
@@ -164,7 +142,7 @@ def _put_clock(trainer: Trainer, clock: Clock) -> None:
     target.batches = iter(lambda: fetch(batches), None)
 
 
-def _shown(trainer: Trainer) -> Iterator[int]:
+def shown_steps(trainer: Trainer) -> Iterator[int]:
     """The trainer's steps, on its progress bar."""
     began = time.perf_counter()
     for step, result in trainer.steps():
@@ -180,14 +158,6 @@ def _medians(taken: list[dict[str, float]]) -> dict[str, float]:
     return {**medians, "other": statistics.median(rest)}
 
 
-def _peak_bytes() -> int:
-    """Most memory this rank held: of its GPU, else of its process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def _report(run: RunConfig, sharding: Sharding, figures: dict[str, Any]) -> Report:
     ranks, batch = distributed.world_size(), run.train.global_batch
     rate = batch / figures["step"]
@@ -195,7 +165,7 @@ def _report(run: RunConfig, sharding: Sharding, figures: dict[str, Any]) -> Repo
     for name in (*PHASES, "other", "step", "communication"):
         seconds = figures[name]
         rows.append([name, f"{1000 * seconds:.1f}", f"{100 * seconds / figures['step']:.0f} %"])
-    kind = "GPU" if torch.cuda.is_available() else "process"
+    kind = peak_kind(distributed.device())
     text = [
         f"ranks {ranks}, ZeRO-{sharding.stage}, {sharding.precision}, {batch} clips a step: "
         f"{rate:.2f} clips/s, peak memory {figures['peak_bytes'] / 2**20:,.0f} MiB a {kind}",

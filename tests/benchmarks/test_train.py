@@ -1,51 +1,23 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from coordtok.benchmarks.clock import Clock, Timed
 from coordtok.benchmarks.communication import covered
-from coordtok.benchmarks.train import PHASES, Clock, Timed
+from coordtok.benchmarks.synthetic import write_noise_latents
+from coordtok.benchmarks.train import PHASES
+from coordtok.config.schema import DiTModelConfig
+from coordtok.data.latents import LatentSpec, TriplaneReader
+from coordtok.data.loader import EvalLoader, open_shards
+from tests.benchmarks.conftest import finish, start
 
-ROOT = Path(__file__).parents[2]
 TINY = [
     "model.frames=8", "model.height=32", "model.width=32", "model.video_patch=[4,8,8]",
     "model.plane_size=[4,4,4]", "model.plane_patch=[2,2,2]", "model.dim=24", "model.heads=2",
     "model.plane_layers=1", "model.decoder_layers=1", "train.points=16", "train.global_batch=4",
     "data.workers=0",
 ]  # fmt: skip
-
-
-def start(*arguments: str, ranks: int = 1) -> list[subprocess.Popen[str]]:
-    """`scripts/benchmark.py` on some ranks, as the deepspeed launcher starts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    base = {
-        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-    }  # fmt: skip
-    return [
-        subprocess.Popen(
-            [sys.executable, "scripts/benchmark.py", f"--local_rank={rank}", *arguments],
-            cwd=ROOT,
-            env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-
-
-def finish(processes: list[subprocess.Popen[str]], code: int = 0) -> tuple[str, str]:
-    """Output and errors of rank 0."""
-    outputs = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), outputs
-    return outputs[0]
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(1, marks=pytest.mark.slow)])
@@ -88,6 +60,27 @@ def test_shards_that_are_asked_for_are_read(tmp_path: Path) -> None:
     assert "none does not exist; build shards there" in errors
 
 
+def test_a_generator_trains_on_noise_as_well(tmp_path: Path) -> None:
+    model = DiTModelConfig(plane_size=(4, 2, 6), plane_channels=4, dim=16, heads=2, layers=1)
+    opened = open_shards(write_noise_latents(tmp_path, model, lanes=3, samples_per_shard=2))
+    spec = LatentSpec.of(opened.index, opened.location)
+    assert (spec.plane_size, spec.channels) == (model.plane_size, model.plane_channels)
+    assert opened.index.lanes == 3
+    loader = EvalLoader(opened, TriplaneReader(spec), seed=0, rank=0, world_size=1, batch=6)
+    (batch,) = loader
+    assert batch.data["valid"].all()
+    assert 0.9 < batch.data["yt"].std() < 1.1
+
+
+@pytest.mark.slow
+def test_a_generator_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    options = ["--deepspeed", "ds_configs/zero3_fp32.json", "--config", "dit_tiny", "--steps", "2"]
+    small = ["model.dim=16", "model.layers=1", "train.global_batch=2"]
+    finish(start("train", *options, "--json", str(path), *small))
+    assert json.loads(path.read_text())["train"]["clips_per_s"] > 0
+
+
 def test_help_needs_no_library() -> None:
     for command, told in (("loader", "--clips"), ("train", "--deepspeed")):
         output, _ = finish(start(command, "--help"))
@@ -101,7 +94,7 @@ def test_time_in_collectives_is_counted_once() -> None:
 
 
 def test_named_methods_count_as_their_phase() -> None:
-    clock = Clock()
+    clock = Clock(PHASES)
     timed = Timed([2, 1], clock, {"sort": "data"})
     timed.append(3)
     assert set(clock.take().values()) == {0.0}
