@@ -211,6 +211,8 @@ def _report(
         f"ZeRO-{sharding.stage}, {sharding.precision}, {workers} loader processes a rank; medians "
         f"of {len(laps['video'])} steps each, in turns:",
         table(rows),
+        "the generator's own work is the same on both sides: where its time differs, loader "
+        "processes or other programs took part of the machine",
     ]
     settings = {
         "ranks": ranks,
