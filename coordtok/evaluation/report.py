@@ -27,7 +27,8 @@ MEASURES = ("psnr", "ssim", "perceptual", "motion")
 _DEFINITIONS = {
     "psnr": "dB, of each frame, averaged over a clip's frames, then over clips; padding excluded; "
     "predictions clipped, not rounded to 8 bits",
-    "ssim": "torchmetrics, Gaussian window of 11 pixels, borders mirrored, averaged as PSNR is",
+    "ssim": "torchmetrics, Gaussian window of 11 pixels, borders mirrored and counted, averaged as "
+    "PSNR is",
     "perceptual": "distance of the named network, averaged as PSNR is",
     "motion": "mean absolute difference of neighbouring frames of the source, in 8-bit levels",
     "motion_correlation": "Pearson's r of PSNR and motion over the clips",
@@ -92,9 +93,10 @@ def mean(values: Sequence[float]) -> float:
 
 
 def correlation(clips: Sequence[ClipScore]) -> float | None:
-    """Pearson's r of PSNR and motion; None where either is the same for all clips."""
+    """Pearson's r of PSNR and motion; None of two clips, through which any line goes, and where
+    either is the same for all clips."""
     pairs = np.array([(clip.motion, clip.psnr) for clip in clips], np.float64)
-    if len(pairs) < 2 or (np.ptp(pairs, axis=0) == 0).any():
+    if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return None
     return float(np.corrcoef(pairs.T)[0, 1])
 
