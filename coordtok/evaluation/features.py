@@ -1,9 +1,10 @@
 """Networks whose features the Frechet distance compares.
 
-Any TorchScript file can be named; nothing in it is executed but tensor operations. The usual one is
-StyleGAN-V's `i3d_torchscript.pt` (I3D trained on Kinetics-400; 400 logits): its `forward` takes
-pixels 0..255 and the switches `rescale`, `resize` and `return_features`, and does the rest itself.
-A network without those switches is given frames as `Preparation` says.
+Any TorchScript file can be named. Such a file is a program: no Python in it is executed, but it can
+read and write files, so take networks from people you trust. The usual one is StyleGAN-V's
+`i3d_torchscript.pt` (I3D trained on Kinetics-400; 400 logits): its `forward` takes pixels 0..255
+and the switches `rescale`, `resize` and `return_features`, and does the rest itself. A network
+without those switches is given frames as `Preparation` says.
 
 Shapes: B clips, T frames, H rows, W columns, 3 colours (C in front of T in a network), D features.
 """
@@ -84,6 +85,8 @@ class TorchScriptFeatures:
                 f"features {path} is no TorchScript file ({_reason(error)}); name one that "
                 "torch.jit.save wrote, such as StyleGAN-V's i3d_torchscript.pt"
             ) from None
+        if not hasattr(self._network, "forward"):
+            raise DataError(f"features {path} has no forward; name a network that can be called")
         arguments = {each.name for each in self._network.forward.schema.arguments}
         self._preparation = None if arguments >= _SWITCHES.keys() else preparation or Preparation()
         given = "its own" if self._preparation is None else asdict(self._preparation)
@@ -102,7 +105,7 @@ class TorchScriptFeatures:
                     if self._preparation is None
                     else self._network(self._preparation(video_B3THW))
                 )
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError, IndexError, torch.jit.Error) as error:
             raise DataError(
                 f"features {self._path} cannot take clips of shape {tuple(video_B3THW.shape)} "
                 f"({_reason(error)}); see --features-size and --fvd-frames"
@@ -113,7 +116,7 @@ class TorchScriptFeatures:
 def checked(features: object, clips: int, name: str) -> np.ndarray:
     """`features` as (B, D) float32; DataError if they are of another shape or not finite."""
     if not isinstance(features, torch.Tensor) or not features.is_floating_point():
-        found = type(features).__name__
+        found = getattr(features, "dtype", type(features).__name__)
         raise DataError(f"features {name} gives {found}, not a tensor of floats; name another")
     if features.ndim < 2 or len(features) != clips or features.shape[1:].numel() == 0:
         raise DataError(

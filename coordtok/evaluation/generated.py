@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from coordtok import distributed
-from coordtok.config.errors import DataError
+from coordtok.config.errors import ConfigError, DataError
 from coordtok.data.codec import UnreadableVideo, decode_frames
 from coordtok.data.files import check_new, whole_folder
 from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
@@ -26,6 +26,7 @@ from coordtok.evaluation.over_ranks import each_batch, merge_features
 from coordtok.evaluation.report import definitions, describe_clips, describe_shards
 from coordtok.evaluation.results import CLIPS, write_report
 from coordtok.evaluation.sampling import Sampling
+from coordtok.pretrained.load import usable_device
 
 SUFFIX = ".mp4"
 
@@ -43,6 +44,10 @@ class GenerationRequest:
     device: str = "cpu"
     workers: int = 0
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch is {self.batch}; take at least 1 at a time")
 
 
 class VideoReader:
@@ -131,7 +136,7 @@ def _prepare(request: GenerationRequest) -> _Prepared:
     source = open_shards(request.shards)
     video = source.index.video
     size = video.frames, video.height, video.width
-    taker = FeatureTaker.load(request.features, size, request.device)
+    taker = FeatureTaker.load(request.features, size, usable_device(request.device))
     clips = request.sampling.choose(source.index, video.frames)
     clips = [clip for clip in clips if clip.frames >= max(taker.lengths)]
     taker.check_clips([clip.frames for clip in clips], "real clips")

@@ -55,7 +55,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.batch < 1:
-            raise ConfigError(f"batch is {self.batch}; take at least 1 tile at a time")
+            raise ConfigError(f"batch is {self.batch}; take at least 1 at a time")
 
 
 def reconstruct(

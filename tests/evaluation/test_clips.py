@@ -68,13 +68,16 @@ def test_all_windows_and_not_one_more(index: ShardIndex) -> None:
     assert len(set(draw_clips(index, FRAMES, WINDOWS, seed=0))) == WINDOWS
     with pytest.raises(DataError, match=f"more than the {WINDOWS} different ones"):
         draw_clips(index, FRAMES, WINDOWS + 1, seed=0)
+    with pytest.raises(DataError, match="no sample of the shards has 99 frames"):
+        draw_clips(index, 99, 1, seed=0)
 
 
 def test_a_list_gives_the_same_clips(tmp_path: Path, index: ShardIndex) -> None:
     clips = one_per_sample(index, FRAMES, seed=0)
     path = tmp_path / "clips.csv"
-    path.write_text(to_csv(clips, index))
-    assert read_clips(path, index, FRAMES) == clips
+    for encoding in ("utf-8", "utf-8-sig"):  # with a spreadsheet's mark in front
+        path.write_text(to_csv(clips, index), encoding)
+        assert read_clips(path, index, FRAMES) == clips
     assert Sampling(listed=path).choose(index, FRAMES) == clips
 
 

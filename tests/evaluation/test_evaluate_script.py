@@ -289,6 +289,23 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "features": ({"features": "nowhere.pt"}, "nowhere.pt is no TorchScript file"),
     "length": ({"features": "COLOURS", "fvd_frames": 9}, "clips have 1 to 8 frames"),
     "none": ({"model": None, "generated": "GENERATED"}, "name a network: --features"),
+    "generated on": (
+        {"model": None, "generated": "GENERATED", "features": "COLOURS", "device": "abacus"},
+        "device abacus cannot be used",
+    ),
+    "generated batch": (
+        {"model": None, "generated": "GENERATED", "features": "COLOURS", "batch": 0},
+        "batch is 0",
+    ),
+    "not of videos": (
+        {"model": None, "generated": "GENERATED", "features": "COLOURS", "no_ssim": True},
+        "--no-ssim does nothing without --model",
+    ),
+    "no network": ({"fvd_frames": 4}, "--fvd-frames does nothing without --features"),
+    "no distance": (
+        {"perceptual_weights": "vgg.pth"},
+        "--perceptual-weights does nothing without --perceptual",
+    ),
     "folder": (
         {"model": None, "generated": "nowhere", "features": "COLOURS"},
         "nowhere cannot be read",

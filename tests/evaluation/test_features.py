@@ -65,6 +65,10 @@ class Broken(nn.Module):
             features = features.long()
         if self.how == "crash":
             features = features.reshape(-1, 7)
+        if self.how == "index":
+            features = x[:, :, 99]
+        if self.how == "refuse" and x.shape[2] != 7:
+            raise ValueError("seven frames. Really")
         return features
 
 
@@ -113,7 +117,9 @@ def test_or_what_the_user_says(save: Save, pixels: str, scale: float) -> None:
         ("nan", "not finite"),
         ("one vector", r"\(3,\) for 2 clips"),
         ("fewer", r"\(1, 3\) for 2 clips"),
-        ("integers", "not a tensor of floats"),
+        ("integers", "gives torch.int64, not a tensor of floats"),
+        ("index", "cannot take clips"),
+        ("refuse", r"\(builtins.ValueError: seven frames\)"),
         ("crash", r"cannot take clips of shape \(2, 3, 4, 6, 10\)"),
     ],
 )
@@ -122,6 +128,19 @@ def test_networks_of_no_use(save: Save, how: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         network(ramp())
     assert "\n" not in str(caught.value)
+
+
+class Silent(nn.Module):
+    """TorchScript that cannot be called."""
+
+    @torch.jit.export
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_a_network_without_forward(save: Save) -> None:
+    with pytest.raises(DataError, match="has no forward"):
+        load_features(str(save(Silent())), "cpu")
 
 
 class Hostile:
