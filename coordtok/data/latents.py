@@ -128,6 +128,9 @@ class TriplaneReader:
     """
 
     spec: LatentSpec
+    classes: int | None = None
+    """Labels must be below it. Here and not where they are used, because all ranks of a run hear of
+    what reading finds."""
 
     def check(self, index: ShardIndex, location: str) -> None:
         """Raise DataError unless these shards hold latents of the same tokenizer and shape.
@@ -147,6 +150,7 @@ class TriplaneReader:
 
         Raises:
             UnreadableSample: damaged, of another shape, or not finite.
+            DataError: of a class that is not below `classes`.
         """
         frames = sample.entry.frames
         if not 1 <= frames <= self.spec.video.frames:
@@ -158,7 +162,16 @@ class TriplaneReader:
                 f"it has no planes, only .{' .'.join(sorted(sample.entry.files))}"
             )
         planes = read_planes(sample.read(EXTENSION), self.spec.shapes)
-        return {**planes, "num_frames": frames, "label": label_of(read_info(sample))}
+        return {**planes, "num_frames": frames, "label": self._label(sample)}
+
+    def _label(self, sample: StoredSample) -> int:
+        label = label_of(read_info(sample))
+        if self.classes is not None and label >= self.classes:
+            raise DataError(
+                f"{sample.entry.key} is of class {label}, but model.classes is {self.classes}, and "
+                "the first class is 0; raise it, or set it to 0 to train without classes"
+            )
+        return label
 
     def blank(self) -> Mapping[str, Any]:
         """Planes of zeros."""

@@ -128,6 +128,17 @@ def test_what_cannot_be_used_is_unreadable(content: bytes, reason: str) -> None:
         READ(sample(safetensors=content), RNG(0))
 
 
+@pytest.mark.parametrize(("classes", "fits"), [(None, True), (8, True), (7, False)])
+def test_a_class_that_the_model_lacks_is_an_error(classes: int | None, fits: bool) -> None:
+    stored = sample(safetensors=save(planes()), json=b'{"class": 7}')
+    read = TriplaneReader(SPEC, classes)
+    if fits:
+        assert read(stored, RNG(0))["label"] == 7
+        return
+    with pytest.raises(DataError, match="key is of class 7, but model.classes is 7"):
+        read(stored, RNG(0))
+
+
 def test_samples_without_planes_or_of_impossible_frames() -> None:
     with pytest.raises(UnreadableSample, match=r"no planes, only \.json \.mp4"):
         READ(sample(mp4=b"", json=b"{}"), RNG(0))
