@@ -226,9 +226,19 @@ class Trainer:
             message = f"{form(held_out.values[self.task.headline.name])} on held-out, {message}"
             self.monitor.picture(f"step_{step:08d}", held_out.rows)
         self.monitor.picture(f"step_{step:08d}_train", trained.rows)
-        self.monitor.picture(f"step_{step:08d}_samples", self.task.samples(self.engine, self.ema))
+        self._show_samples(step)
         self.monitor.log(step, {**values, **self.task.score_settings})
         self.monitor.say(f"step {step}: {message}")
+
+    def _show_samples(self, step: int) -> None:
+        """A picture of what the model makes; a young one may make nothing that can be shown, which
+        ends no run."""
+        try:
+            rows = self.task.samples(self.engine, self.ema)
+        except UserError as error:
+            self.monitor.say(f"warning: no picture of samples at step {step}: {error}")
+            return
+        self.monitor.picture(f"step_{step:08d}_samples", rows)
 
     def _save(self) -> None:
         self._grad_norm(self.progress.step)

@@ -1,7 +1,10 @@
 """Training a generator: through the same loop, checkpoints and resume as a tokenizer."""
 
 import json
+import random
+import signal
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from coordtok.data.tars import index_tar
 from coordtok.train.checkpoint import committed, read_state
 from coordtok.train.export import export_checkpoint
 from tests.train.conftest import FP32, Run, add_member
+from tests.train.test_resume import checkpoint_step, wait_for_step
 
 MODEL = {
     "name": "dit",
@@ -39,14 +43,20 @@ SPEC = LatentSpec(
 )
 
 
-def write_latents(folder: Path, samples: int, lanes: int, fingerprint: str = "a" * 64) -> str:
+def write_latents(
+    folder: Path,
+    samples: int,
+    lanes: int,
+    fingerprint: str = "a" * 64,
+    path: str = "exports/nowhere",
+) -> str:
     """Latents of the mean and std that SPEC says, of the classes 0 and 1 in turn."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     shards = []
     for lane in range(lanes):
-        path = folder / f"part-{lane:06d}.tar"
-        with tarfile.open(path, "w") as tar:
+        tar_path = folder / f"part-{lane:06d}.tar"
+        with tarfile.open(tar_path, "w") as tar:
             for number in range(lane, samples, lanes):
                 planes = {
                     name: rng.normal(SPEC.mean[name], SPEC.std[name], shape).astype(np.float32)
@@ -55,9 +65,9 @@ def write_latents(folder: Path, samples: int, lanes: int, fingerprint: str = "a"
                 info = {"class": number % 2, "frames": 8}
                 add_member(tar, f"clip{number:03d}.safetensors", save(planes))
                 add_member(tar, f"clip{number:03d}.json", json.dumps(info).encode())
-        shards.append(index_tar(path, ("safetensors",)))
+        shards.append(index_tar(tar_path, ("safetensors",)))
     codec = SPEC.codec()
-    codec["tokenizer"]["fingerprint"] = fingerprint
+    codec["tokenizer"] = {"path": path, "fingerprint": fingerprint}
     index = ShardIndex(SPEC.video, codec, lanes, tuple(shards))
     (folder / "index.json").write_text(index.to_json())
     return str(folder)
@@ -167,7 +177,6 @@ def test_statistics_stay_those_of_the_beginning(new_generator: NewRun, tmp_path:
     ("overrides", "message"),
     [
         (["model.plane_size=[4,4,4]"], r"set them so"),
-        (["model.classes=1"], "is of class 1, but model.classes is 1"),
         (["tokenizer=exports/nowhere"], "exports/nowhere: no such folder"),
         (["data.shards={video}", "data.val_shards=null"], "holds video where latents are wanted"),
         (["data.val_shards={other}"], "was encoded by another tokenizer"),
@@ -192,3 +201,67 @@ def test_what_it_cannot_train_on_is_one_line(
 
 def test_a_tokenizer_does_not_train_on_latents(new_run: NewRun, latents: str) -> None:
     assert "latents" in new_run()(f"data.shards={latents}", "data.val_shards=null", code=2)
+
+
+def test_a_class_that_one_rank_alone_meets_ends_both(new_generator: NewRun) -> None:
+    """Odd samples are of class 1, and in lanes of rank 1."""
+    run = new_generator()
+    started = run.start("model.classes=1", ranks=2)
+    assert started.wait() == [2, 2], started.output
+    assert "is of class 1, but model.classes is 1" in started.output
+    assert "Traceback" not in started.output
+
+
+def test_what_spoils_a_picture_ends_no_run(new_generator: NewRun, tmp_path: Path) -> None:
+    """A damaged tokenizer, which rank 0 alone looks at, and a tolerance that nothing keeps."""
+    (tmp_path / "damaged").mkdir()
+    shards = write_latents(tmp_path / "own", samples=4, lanes=4, path=str(tmp_path / "damaged"))
+    run = new_generator(
+        data={"shards": shards, "val_shards": None}, train={"steps": 2}, ema={"decay": 0.0}
+    )
+    run(ranks=2)
+    assert (run.folder / "samples/step_00000002_samples.png").is_file()
+    output = run("train.steps=3", "sampler.name=dopri5", "sampler.tolerance=1e-30", ranks=2)
+    assert "warning: no picture of samples at step 3: sampler.tolerance is 1e-30" in output
+    assert not (run.folder / "samples/step_00000003_samples.png").exists()
+
+
+def test_weights_alone_start_another_run(
+    new_generator: NewRun, new_run: NewRun, tmp_path: Path
+) -> None:
+    first, tokenizer = new_generator("first"), new_run("tokenizer")
+    first("train.steps=4")
+    tokenizer("train.steps=1")
+    export_checkpoint(str(first.folder), tmp_path / "dit", "raw")
+    second = new_generator("second")
+    second(f"train.init_from={tmp_path / 'dit'}", "train.steps=1")
+    assert second.losses()[1] < first.losses()[1]
+    third = new_generator("third")
+    output = third(f"train.init_from={tokenizer.folder}", code=2)
+    assert "is of another model: model.name is coordtok there and dit here" in output
+
+
+@pytest.mark.parametrize(("kills", "ranks"), [(1, 1), pytest.param(6, 2, marks=pytest.mark.slow)])
+def test_sigkill_at_random_moments_changes_nothing(
+    new_generator: NewRun, kills: int, ranks: int
+) -> None:
+    random.seed(kills)
+    steps = 80 * kills
+    train, data = {"save_every": 5, "eval_every": 40, "keep_last": 2}, {"workers": 2}
+    whole = new_generator("whole", train=train, data=data)
+    killed = new_generator("killed", train=train, data=data)
+    whole(f"train.steps={steps}", ranks=ranks)
+    for _ in range(kills):
+        started = killed.start(f"train.steps={steps}", ranks=ranks)
+        wait_for_step(killed, checkpoint_step(killed) + 6)
+        time.sleep(random.uniform(0, 0.5))
+        started.signal(signal.SIGKILL)
+        started.wait()
+    assert 0 < checkpoint_step(killed) < steps
+    killed(f"train.steps={steps}", ranks=ranks)
+    assert killed.losses() == whole.losses()
+    assert killed.lines("val_loss") == whole.lines("val_loss")
+    names = {path.name for path in (whole.folder / "samples").iterdir()}
+    for name in names:
+        pictures = [(run.folder / "samples" / name).read_bytes() for run in (whole, killed)]
+        assert pictures[0] == pictures[1]

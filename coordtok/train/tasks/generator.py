@@ -9,14 +9,13 @@ Shapes: B batch, M all numbers of a latent, F shown frames, H rows, W columns, 3
 """
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from coordtok import distributed
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.data.info import NO_LABEL
 from coordtok.data.latents import LatentSpec, TokenizerId, TriplaneReader
@@ -81,7 +80,7 @@ class GeneratorTask:
         return model
 
     def reader(self) -> TriplaneReader:
-        return TriplaneReader(self.spec)
+        return TriplaneReader(self.spec, self.model.classes or None)
 
     def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Of each clip, (B,) float32: mean squared error of the velocity at its drawn time."""
@@ -101,15 +100,7 @@ class GeneratorTask:
         return draw_time(rng, self.run.flow), rng.standard_normal(size, np.float32), rng
 
     def _labels(self, batch: Batch) -> torch.Tensor | None:
-        if self.model.classes == 0:
-            return None
-        for sample, label in zip(batch.ids, batch.data["label"].tolist()):
-            if label >= self.model.classes:
-                raise DataError(
-                    f"{sample.key} is of class {label}, but model.classes is "
-                    f"{self.model.classes}: the first class is 0; raise it"
-                )
-        return batch.data["label"].clone()
+        return batch.data["label"].clone() if self.model.classes else None
 
     def _flow_loss(
         self, engine: Any, batch: Batch, draws: list[Any], label_B: torch.Tensor | None
@@ -172,9 +163,11 @@ class GeneratorTask:
         count, classes = self.run.train.sample_clips, self.model.classes
         how = Generation(self.run.sampler, self.run.seed, tuple(range(classes)), count)
         engine.eval()
-        with ema.applied() if ema is not None else nullcontext():
-            planes = generate(engine, self.model, self.device, range(count), how)
-        engine.train()
+        try:
+            with ema.applied() if ema is not None else nullcontext():
+                planes = generate(engine, self.model, self.device, range(count), how)
+        finally:
+            engine.train()
         if not distributed.is_main():
             return []
         tokenizer = self._tokenizer()
@@ -183,12 +176,15 @@ class GeneratorTask:
         return frame_rows(tokenizer, self.statistics.denormalise(planes), SHOWN_FRAMES)
 
     def _tokenizer(self) -> CoordTok | None:
-        """The export that made the latents, where it still is and is still the same."""
+        """The export that made the latents, where it still is, whole and the same."""
         made_by = self.facts["tokenizer"]
         folder = self.run.tokenizer or made_by["path"]
-        if not Path(folder).is_dir() or fingerprint(folder) != made_by["fingerprint"]:
+        try:
+            if fingerprint(folder) != made_by["fingerprint"]:
+                return None
+            return CoordTok.from_pretrained(folder, self.device)
+        except CheckpointError:
             return None
-        return CoordTok.from_pretrained(folder, self.device)
 
 
 def _facts(specs: list[LatentSpec], weights: list[float]) -> dict[str, Any]:

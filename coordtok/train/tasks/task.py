@@ -55,5 +55,7 @@ class Task(Protocol):
         ...
 
     def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
-        """Lines (F, H, W, 3) uint8 of a picture of what the model makes; none by default."""
+        """Lines (F, H, W, 3) uint8 of a picture of what the model makes, on rank 0; none by
+        default. A `UserError` costs the picture alone; one that only some ranks raise must come
+        after all that the ranks do together."""
         ...

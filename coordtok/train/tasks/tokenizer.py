@@ -19,7 +19,7 @@ from coordtok.data.order import sample_rng
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import patch_groups
-from coordtok.geometry.patches import gather, scatter, unpatchify
+from coordtok.geometry.patches import gather, unpatchify, write
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.geometry.sampling import draw_points, draw_slabs
 from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perceptual
@@ -160,12 +160,12 @@ class TokenizerTask:
         self, engine: Any, video_BTHW3: torch.Tensor, num_frames_B: torch.Tensor
     ) -> torch.Tensor:
         """All patches, in the groups of `CoordTok.decode`: equal groups share a forward pass."""
-        result_BTHW3 = torch.zeros(video_BTHW3.shape, device=self.device)
+        result_BTHW3 = torch.empty(video_BTHW3.shape, device=self.device)
         for size in sorted({len(index) for index in self._passes}):
             index_GN3 = torch.stack([index for index in self._passes if len(index) == size])
             index_BGN3 = index_GN3.to(self.device).expand(len(video_BTHW3), -1, -1, -1)
             pixels = engine(video_BTHW3, index_BGN3, num_frames_B, groups_per_pass=1)
-            result_BTHW3 += scatter(pixels.flatten(1, 2), index_BGN3.flatten(1, 2), self.grid.size)
+            write(result_BTHW3, pixels.flatten(1, 2), index_BGN3.flatten(1, 2))
         return result_BTHW3
 
 
