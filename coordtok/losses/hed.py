@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from coordtok.config.errors import CheckpointError, ConfigError
+from coordtok.config.errors import CheckpointError, ConfigError, one_line
 from coordtok.losses.vgg import BLOCKS, convolution_names
-from coordtok.losses.vgg_files import HED, reason
+from coordtok.losses.vgg_files import HED
 
 _MEAN = (122.67892, 116.66877, 104.00699)
 """Of red, green and blue in [0, 255]: what the package's `preprocess_image` subtracts."""
@@ -42,9 +42,9 @@ def read_hed(path: Path) -> dict[str, torch.Tensor]:
                     kernel = torch.from_numpy(variables["0"][()]).permute(3, 2, 0, 1)
                     found[f"{name}.weight"] = kernel.contiguous()
                     found[f"{name}.bias"] = torch.from_numpy(variables["1"][()])
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no HED network's Keras weights ({reason(error)}); "
+            f"{path} is damaged or no HED network's Keras weights ({one_line(error)}); "
             f"{HED.command} brings one"
         ) from None
     first = f"{next(iter(convolution_names()))}.weight"

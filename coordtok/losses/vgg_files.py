@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from coordtok.config.errors import CheckpointError, ConfigError, one_line
+from coordtok.config.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,13 @@ def read_state_dict(path: Path) -> dict[str, Any]:
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
         raise CheckpointError(
-            f"{path} was not loaded: it is damaged or holds more than tensors ({reason(error)}); "
-            "name a state dict that torch.save wrote"
+            f"{path} was not loaded: it is damaged or holds more than tensors; name a state dict "
+            "that torch.save wrote"
         ) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
-
-
-def reason(error: Exception) -> str:
-    """What `error` says is wrong, without advice on how to load the file all the same."""
-    lines = [line.strip() for line in str(error).splitlines() if "Unsupported" in line]
-    text = lines[0] if lines else str(error).split("\n")[0].split(". ")[0]
-    return one_line(text) or type(error).__name__

@@ -128,7 +128,7 @@ def read_card(folder: Path) -> Card:
         raise CheckpointError(_why_no_export(folder))
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON ({error}); export again") from None
     if not is_export_config(stored):
         raise CheckpointError(f"{path} is not of an export of this project; name another folder")

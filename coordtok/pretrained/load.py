@@ -19,6 +19,9 @@ from coordtok.pretrained.card import KINDS, WEIGHTS, Card, read_card
 Model = TypeVar("Model", bound=nn.Module)
 Shapes = Mapping[str, tuple[int, ...]]
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""What safetensors calls the dtypes that weights may have."""
+
 
 def load_model(
     make: Callable[[Any], Model],
@@ -33,6 +36,7 @@ def load_model(
 
     Raises:
         CheckpointError: no export, one of another kind, or its tensors are not the model's.
+        ConfigError: no such device.
     """
     card = read_card(Path(folder))
     if card.kind != kind:
@@ -47,6 +51,7 @@ def load_model(
     with open_weights(Path(folder)) as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         difference = first_difference(found, wanted)
+        difference = difference or _wrong_dtype({name: file.get_slice(name) for name in wanted})
         if difference:
             raise CheckpointError(f"{folder}/{WEIGHTS}: {difference}; export it again")
         weights = {name: file.get_tensor(name).to(device, dtype) for name in wanted}
@@ -79,6 +84,18 @@ def first_difference(found: Shapes, wanted: Shapes) -> str | None:
             return f"{name} is no tensor of this model"
         if found[name] != wanted[name]:
             return f"{name} has shape {found[name]}, but the model's is {wanted[name]}"
+    return None
+
+
+def _wrong_dtype(slices: Mapping[str, Any]) -> str | None:
+    """What keeps opened tensors from being a model's weights by their dtype, or None."""
+    dtypes = {name: each.get_dtype() for name, each in slices.items()}
+    first = min(dtypes)
+    for name in sorted(dtypes):
+        if dtypes[name] not in FLOATS:
+            return f"{name} is of {dtypes[name]}, not one of {', '.join(FLOATS)}"
+        if dtypes[name] != dtypes[first]:
+            return f"{name} is of {dtypes[name]}, but {first} of {dtypes[first]}"
     return None
 
 

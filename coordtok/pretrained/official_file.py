@@ -51,10 +51,10 @@ def load_official(path: Path) -> dict[str, Any]:
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, KeyError) as error:
         raise CheckpointError(_why_not_loaded(path, str(error))) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
         raise CheckpointError(f"{path} is damaged ({reason}); {_AGAIN}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not the authors' layout")
@@ -85,9 +85,15 @@ def official_kind(content: Mapping[str, Any], path: Path) -> OfficialKind:
     )
 
 
+def _is_weight(value: object) -> bool:
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return False
+    return value.layout == torch.strided and not value.is_meta
+
+
 def tensors_of(weights: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
     """The tensors by the release's names, without the prefix."""
     for name, value in weights.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        if not isinstance(name, str) or not _is_weight(value):
             raise CheckpointError(f"{path}: {name} is no tensor of floats; {_AGAIN}")
     return {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}

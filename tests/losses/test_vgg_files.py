@@ -139,6 +139,7 @@ def damage(tensors: dict[str, Any], path: Path) -> None:
     [
         (damage, "damaged or holds more than tensors"),
         (lambda tensors, path: path.write_bytes(b""), "damaged or holds more than tensors"),
+        (lambda tensors, path: path.write_bytes(b"hello"), "holds more than tensors; name a state"),
         (lambda tensors, path: torch.save([1, 2], path), "holds a list, not a state dict"),
         (
             lambda tensors, path: torch.save({**tensors, "features.5.bias": torch.ones(3)}, path),
@@ -176,4 +177,5 @@ def test_hed_weights_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
     write_keras(path, random_vgg())
     with h5py.File(path, "a") as file:
         del file["block3/layers/conv2d_1"]
+        file["block3/layers/conv2d_1/vars"] = 3.0
     assert "no HED network's Keras weights" in error_of(lambda: load_perceptual("hed", str(path)))

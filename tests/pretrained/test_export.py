@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from coordtok import CoordTok
 from coordtok.config.errors import CheckpointError, ConfigError
@@ -96,6 +97,22 @@ def test_tensors_of_another_model(make_export: MakeExport, changes: dict, messag
 
 
 @pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (torch.int64, "decoder.head.bias is of I64, not one of F64, F32, F16, BF16; export it"),
+        (torch.float16, "decoder.head.bias is of F16, but decoder.blocks.* of F32; export it"),
+    ],
+)
+def test_tensors_of_another_dtype(
+    make_export: MakeExport, dtype: torch.dtype, message: str
+) -> None:
+    path = make_export() / "model.safetensors"
+    weights = load_file(path)
+    save_file({**weights, "decoder.head.bias": torch.ones(192, dtype=dtype)}, path)
+    refused(path.parent, message)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"version": 2}, "has version 2 of the export format; coordtok .* reads up to 1: update"),
@@ -122,6 +139,12 @@ def test_a_config_without_a_section(make_export: MakeExport, section: str) -> No
     del stored[section]
     path.write_text(json.dumps(stored))
     refused(folder, f"config.json lacks the section '{section}'")
+
+
+def test_a_config_of_endless_brackets(make_export: MakeExport) -> None:
+    folder = make_export()
+    (folder / "config.json").write_text("[" * 100_000)
+    refused(folder, "is not readable JSON")
 
 
 def test_folders_that_are_no_exports(make_export: MakeExport, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from coordtok.config.errors import CheckpointError
-from coordtok.pretrained.official_file import load_official, official_kind
+from coordtok.pretrained.official_file import load_official, official_kind, tensors_of
 
 
 class Trap:
@@ -78,6 +78,15 @@ def test_damaged_files(tmp_path: Path) -> None:
 def test_files_of_other_models(tmp_path: Path, content: dict) -> None:
     with pytest.raises(CheckpointError, match="neither the authors' tokenizer nor their generator"):
         official_kind(content, tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{3: torch.ones(1)}, {"a": torch.ones(1).long()}, {"a": torch.ones(1).to_sparse()}, {"a": [1]}],
+)
+def test_weights_that_are_none(tmp_path: Path, odd: dict) -> None:
+    with pytest.raises(CheckpointError, match="is no tensor of floats; download it again"):
+        tensors_of({"weight_tokens_xy": torch.ones(1), **odd}, tmp_path / "file.pth")
 
 
 def test_a_generator_is_recognised_and_its_arguments_are_harmless(tmp_path: Path) -> None:
