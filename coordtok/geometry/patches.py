@@ -38,13 +38,6 @@ def write(video_BTHW3: torch.Tensor, patches_BNP3: torch.Tensor, index_BN3: torc
     _as_grid(video_BTHW3, (pt, ph, pw))[batch, t, :, y, :, x] = patches_BNP3
 
 
-def scatter(patches_BNP3: torch.Tensor, index_BN3: torch.Tensor, size: Size3) -> torch.Tensor:
-    """A video (B, T, H, W, 3) of zeros with the given patches (B, N, pt, ph, pw, 3) written in."""
-    video_BTHW3 = patches_BNP3.new_zeros(len(patches_BNP3), *size, patches_BNP3.shape[-1])
-    write(video_BTHW3, patches_BNP3, index_BN3)
-    return video_BTHW3
-
-
 def patchify(video_BTHW3: torch.Tensor, patch: Size3) -> torch.Tensor:
     """All patches in (t, y, x) order, flattened: (B, L, pt * ph * pw * 3)."""
     grid_BtptyphxpwC = _as_grid(video_BTHW3, patch)
