@@ -135,7 +135,7 @@ def test_a_class_that_the_model_lacks_is_an_error(classes: int | None, fits: boo
     if fits:
         assert read(stored, RNG(0))["label"] == 7
         return
-    with pytest.raises(DataError, match="key is of class 7, but model.classes is 7"):
+    with pytest.raises(DataError, match=r"key is of class 7, but model\.classes is 7"):
         read(stored, RNG(0))
 
 
