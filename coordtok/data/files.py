@@ -6,6 +6,7 @@ And folders that one command fills at a time, which a killed one goes on with.
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_new(folder: Path) -> None:
-    """Raise a `DataError` if something is at `folder`; an empty folder is nothing."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DataError(f"{folder} exists already; name a new folder")
+    """Raise a `DataError` if something is at `folder` (an empty folder is nothing), or if nothing
+    can be made there: better now than after hours of work for it."""
+    try:
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"{folder} exists already; name a new folder")
+        home = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=home))
+    except OSError as error:
+        raise DataError(
+            f"cannot write {folder}: {error.strerror or error}; choose another folder"
+        ) from None
 
 
 @contextmanager

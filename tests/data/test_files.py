@@ -1,11 +1,12 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from coordtok.config.errors import DataError
-from coordtok.data.files import whole_file, whole_folder, write_whole
+from coordtok.data.files import check_new, whole_file, whole_folder, write_whole
 
 
 def write_half(path):
@@ -87,5 +88,18 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path):
 
 def test_a_folder_where_none_can_be(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write"), whole_folder(tmp_path / "file" / "out"):
+    out = tmp_path / "file" / "out"
+    with pytest.raises(DataError, match="cannot write"), whole_folder(out):
         pass
+    with pytest.raises(DataError, match=r"cannot write .* Not a directory; choose another"):
+        check_new(out)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(DataError, match="exists already"):
+        check_new(tmp_path / "link")
+
+
+def test_a_place_for_a_folder_is_found_out_beforehand(tmp_path):
+    check_new(tmp_path / "new" / "out")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataError, match="cannot write /proc/new/out"):
+        check_new(Path("/proc/new/out"))
