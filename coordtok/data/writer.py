@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from coordtok.config.errors import DataError, one_line
 from coordtok.data.codec import as_planes, storable_rate
 
-_ENCODER = {"crf": "14", "preset": "veryfast"}
+_ENCODER = {"crf": "14", "preset": "veryfast", "x264-params": "mbtree=0"}
+"""x264's macroblock tree reads memory it never wrote: the same pictures would become now one file,
+now another (codec.py does without it too)."""
 
 
 class Mp4Writer:

@@ -10,7 +10,7 @@ import pytest
 
 from coordtok.config.errors import DataError
 from coordtok.data.source import open_video
-from coordtok.data.writer import Mp4Writer
+from coordtok.data.writer import Mp4Writer, write_mp4
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +39,24 @@ def test_a_film_comes_back(
     back = np.stack(list(open_video(tmp_path / "a.mp4").frames()))
     assert back.shape == film.shape
     assert np.abs(back.astype(int) - film).mean() < 2
+
+
+def test_the_same_pictures_become_the_same_file(tmp_path: Path) -> None:
+    """Whatever lay in memory before."""
+    rng = np.random.default_rng(0)
+    film = smooth(16, 64, 64) + rng.integers(0, 30, (16, 8, 8, 3), np.uint8).repeat(8, 1).repeat(
+        8, 2
+    )
+    files = set()
+    for number in range(30):
+        write_mp4(tmp_path / "a.mp4", film, Fraction(25))
+        files.add((tmp_path / "a.mp4").read_bytes())
+        write_mp4(
+            tmp_path / "b.mp4",
+            rng.integers(0, 256, film.shape, np.uint8)[: number % 5 + 1],
+            Fraction(25),
+        )
+    assert len(files) == 1
 
 
 def test_names_that_look_like_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +99,7 @@ import resource, signal
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from coordtok.data.writer import Mp4Writer
+from coordtok.data.writer import Mp4Writer, write_mp4
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, {resource.RLIM_INFINITY}))
 noise = np.random.default_rng(0)
