@@ -41,7 +41,12 @@ def parse_args() -> argparse.Namespace:
         "--output", metavar="DIR", type=Path, required=True, help="folder to make, or to go on with"
     )
     parser.add_argument(
-        "--num", type=int, metavar="N", help="only the first N samples (default: all)"
+        "-n",
+        "--num",
+        type=int,
+        metavar="N",
+        help="only the first N samples (default: all); launchers take --num for theirs: write -n "
+        "there",
     )
     parser.add_argument(
         "--frames",

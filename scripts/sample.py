@@ -2,7 +2,7 @@
 """Make videos with a generator, each 128 frames (or what its tokenizer has) at once:
 
     python scripts/sample.py --model exports/dit --num 16 --output out/samples
-    deepspeed --num_gpus 8 scripts/sample.py --model exports/dit --num 2048 --output out/fvd \\
+    deepspeed --num_gpus 8 scripts/sample.py --model exports/dit -n 2048 --output out/fvd \\
         --sampler heun --steps 50 --class 3 --guidance 4
 
 On any number of ranks (deepspeed, torchrun, or plain python for one), with the same result: sample
@@ -46,7 +46,12 @@ def parse_args() -> argparse.Namespace:
         help="the export that made its latents (default: where it lay when they were made)",
     )
     parser.add_argument(
-        "--num", type=int, metavar="N", default=16, help="videos (default: %(default)s)"
+        "-n",
+        "--num",
+        type=int,
+        metavar="N",
+        default=16,
+        help="videos (default: %(default)s); launchers take --num for theirs: write -n there",
     )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, required=True, help="folder to make, or to go on with"
