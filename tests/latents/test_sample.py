@@ -75,7 +75,7 @@ def test_ranks_do_not_show_and_the_batch_hardly(run: Callable[..., Path]) -> Non
         np.testing.assert_allclose(latents(other)[name], planes, rtol=1e-4, atol=1e-4)
 
 
-def test_the_folder_says_what_it_holds(run: Callable[..., Path]) -> None:
+def test_the_folder_says_what_it_holds(run: Callable[..., Path], generator: Path) -> None:
     folder = run("some", "--sampler", "heun", "--seed", 7)
     record = json.loads((folder / "sample.json").read_text())
     assert record["summary"] == {"videos": 5}
@@ -87,6 +87,8 @@ def test_the_folder_says_what_it_holds(run: Callable[..., Path]) -> None:
     (folder / "00000003.mp4").unlink()
     run("some", "--sampler", "heun", "--seed", 7)
     assert contents(folder) == before
+    arguments = ["--model", generator, "--output", folder, "--save-latents", "--sampler", "heun"]
+    assert "was begun with seed 7, not 0" in finish("sample.py", *arguments, code=2)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +131,3 @@ def test_what_cannot_be_sampled_is_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "out").glob("*.mp4"))
-
-
-def test_another_setting_needs_another_folder(run: Callable[..., Path], generator: Path) -> None:
-    folder = run("some")
-    arguments = ["--model", generator, "--output", folder, "--num", 5, "--save-latents"]
-    assert "was begun with seed 0, not 1" in finish("sample.py", *arguments, "--seed", 1, code=2)

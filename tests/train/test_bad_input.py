@@ -134,7 +134,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_the_previous_checkpoint(new_run: NewRun, ranks: int) -> None:
     run = new_run()
     run("train.steps=2", ranks=ranks)

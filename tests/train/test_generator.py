@@ -109,10 +109,10 @@ NewRun = Callable[..., Run]
 
 
 SHARDINGS = [
-    ("zero3_fp32", 2),
+    ("zero3", 1),
+    pytest.param("zero3_fp32", 2, marks=pytest.mark.slow),
     pytest.param("zero2", 2, marks=pytest.mark.slow),
     pytest.param("zero1", 1, marks=pytest.mark.slow),
-    pytest.param("zero3", 1, marks=pytest.mark.slow),
 ]
 
 
