@@ -4,6 +4,7 @@ The YAML says what to train; the DeepSpeed JSON says how to shard it and at what
 are in the axis order (t, y, x): frames, rows, columns.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -312,13 +313,19 @@ class SamplerConfig:
             0 < self.last_step < 1,
             f"sampler.last_step is {self.last_step}; it must lie between 0 and 1",
         )
-        _require_at_least("sampler", 0, guidance=self.guidance)
+        _require(
+            0 <= self.guidance < math.inf,
+            f"sampler.guidance is {self.guidance}; it must be finite and at least 0",
+        )
         low, high = self.guidance_interval
         _require(
             0 <= low < high <= 1,
             f"sampler.guidance_interval is {low}, {high}; it must be a part of 0, 1",
         )
-        _require(self.tolerance > 0, f"sampler.tolerance is {self.tolerance}; it must be positive")
+        _require(
+            0 < self.tolerance < 1,
+            f"sampler.tolerance is {self.tolerance}; it must lie between 0 and 1",
+        )
 
 
 @dataclass(frozen=True)
@@ -360,6 +367,12 @@ class RunConfig:
             self._check_tokenizer(self.model)
 
     def _check_generator(self, model: DiTModelConfig) -> None:
+        for name in ("points", "replacement", "whole_frames"):
+            value = getattr(self.train, name)
+            _require(
+                value == getattr(TrainConfig, name),
+                f"train.{name} is {value}; a generator sees no patches: remove it",
+            )
         _require(
             self.perceptual.weight == 0,
             f"perceptual.weight is {self.perceptual.weight}; a generator sees no pixels: remove it",
@@ -375,6 +388,11 @@ class RunConfig:
             f"tokenizer is {self.tokenizer}; only a generator has one: use train.init_from to "
             "start from its weights",
         )
+        for name, section in (("flow", FlowConfig), ("sampler", SamplerConfig)):
+            _require(
+                getattr(self, name) == section(),
+                f"{name} is set, but a tokenizer has none: remove it, or set model.name to dit",
+            )
         _require(
             self.perceptual.weight == 0 or self.train.whole_frames,
             f"perceptual.weight is {self.perceptual.weight}, but single patches make no picture; "

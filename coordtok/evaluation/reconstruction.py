@@ -56,6 +56,10 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ConfigError(f"batch is {self.batch}; take at least 1 at a time")
+        if self.points_per_pass is not None and self.points_per_pass < 1:
+            raise ConfigError(
+                f"points_per_pass is {self.points_per_pass}; decode at least 1 patch a pass"
+            )
 
 
 def reconstruct(

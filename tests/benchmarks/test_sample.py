@@ -24,8 +24,8 @@ from coordtok.pretrained.write import write_export
 from tests.benchmarks.conftest import ROOT
 from tests.train.conftest import TINY
 
-REST = {"run_dir": "run", "data": {"shards": "none"}, "train": TINY["train"]}
-TOKENIZER = {**REST, "model": TINY["model"]}
+REST = {"run_dir": "run", "data": {"shards": "none"}, "train": {"steps": 1, "global_batch": 1}}
+TOKENIZER = {**REST, "model": TINY["model"], "train": TINY["train"]}
 MODEL = {"name": "dit", "plane_size": [4, 4, 4], "dim": 16, "heads": 2, "layers": 1}
 GENERATOR = {**REST, "model": MODEL, "sampler": {"name": "heun", "steps": 3}}
 

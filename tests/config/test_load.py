@@ -63,6 +63,8 @@ def test_the_name_of_a_model_tells_its_kind(path: str) -> None:
     ("override", "message"),
     [
         ("sampler.guidance=2", "a model of no classes takes only 1"),
+        ("train.points=64", "train.points is 64; a generator sees no patches"),
+        ("train.whole_frames=true", "train.whole_frames is True; a generator sees no patches"),
         ("perceptual={weight: 1}", "a generator sees no pixels"),
     ],
 )
@@ -115,6 +117,10 @@ def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
         ("sampler.last_step=1", "sampler.last_step is 1.0; it must lie between"),
         ("sampler.guidance_interval=[0.5,0.5]", "it must be a part of 0, 1"),
         ("sampler.tolerance=0", "sampler.tolerance is 0.0"),
+        ("sampler.tolerance=.inf", "sampler.tolerance is inf"),
+        ("sampler.guidance=.inf", "sampler.guidance is inf"),
+        ("sampler.steps=100", "sampler is set, but a tokenizer has none"),
+        ("flow.time=logit_normal", "flow is set, but a tokenizer has none"),
         ("ema.decay=1", "it must lie in"),
         ("wandb.mode=maybe", "must be one of disabled, online, offline"),
         ("steps", "not of the form key.path=value"),
