@@ -212,6 +212,7 @@ def test_a_class_that_one_rank_alone_meets_ends_both(new_generator: NewRun) -> N
     assert "Traceback" not in started.output
 
 
+@pytest.mark.slow
 def test_what_spoils_a_picture_ends_no_run(new_generator: NewRun, tmp_path: Path) -> None:
     """A damaged tokenizer, which rank 0 alone looks at, and a tolerance that nothing keeps."""
     (tmp_path / "damaged").mkdir()
@@ -226,6 +227,7 @@ def test_what_spoils_a_picture_ends_no_run(new_generator: NewRun, tmp_path: Path
     assert not (run.folder / "samples/step_00000003_samples.png").exists()
 
 
+@pytest.mark.slow
 def test_weights_alone_start_another_run(
     new_generator: NewRun, new_run: NewRun, tmp_path: Path
 ) -> None:
@@ -241,7 +243,8 @@ def test_weights_alone_start_another_run(
     assert "is of another model: model.name is coordtok there and dit here" in output
 
 
-@pytest.mark.parametrize(("kills", "ranks"), [(1, 1), pytest.param(6, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "ranks"), [(1, 1), (6, 2)])
 def test_sigkill_at_random_moments_changes_nothing(
     new_generator: NewRun, kills: int, ranks: int
 ) -> None:
