@@ -19,10 +19,10 @@ from typing import Any, get_args
 
 from coordtok import distributed
 from coordtok.config.errors import ConfigError, exit_on_user_error
+from coordtok.evaluation.clips import ClipChoice
 from coordtok.evaluation.features import FeatureChoice, PixelRange, Preparation
 from coordtok.evaluation.generated import GenerationRequest, evaluate_generated
 from coordtok.evaluation.report import table
-from coordtok.evaluation.sampling import Sampling
 from coordtok.evaluation.tokenizer import TokenizerRequest, evaluate_tokenizer
 from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 
@@ -167,7 +167,7 @@ def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
         model=args.model,
         shards=args.shards,
         output=args.output,
-        sampling=Sampling(args.clips, args.seed, args.clip_list),
+        clips=ClipChoice(args.clips, args.seed, args.clip_list),
         decoding=decoding_of(args),
         device=args.device or str(distributed.device()),
         dtype=dtype_of(args),
@@ -190,7 +190,7 @@ def evaluate_videos(args: argparse.Namespace) -> dict[str, Any]:
         shards=args.shards,
         output=args.output,
         features=features,
-        sampling=Sampling(args.clips, args.seed, args.clip_list),
+        clips=ClipChoice(args.clips, args.seed, args.clip_list),
         batch=args.batch,
         device=args.device or str(distributed.device()),
         workers=args.workers,

@@ -8,8 +8,9 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,14 +33,49 @@ class Clip(NamedTuple):
     frames: int
 
 
+@dataclass(frozen=True)
+class ClipChoice:
+    """What a user may say: one window of every sample, `number` random ones, or those of a list."""
+
+    number: int | None = None
+    seed: int = 0
+    listed: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.number is not None and self.listed is not None:
+            raise ConfigError("clips and clip-list both say which clips to score; give one of them")
+        if self.number is not None and self.number < 1:
+            raise ConfigError(f"clips is {self.number}; score at least 1")
+
+    def choose(self, index: ShardIndex, frames: int) -> list[Clip]:
+        """The clips, of `frames` frames or fewer. Raises a `UserError` if there are none."""
+        if self.listed is not None:
+            return read_clips(self.listed, index, frames)
+        if self.number is not None:
+            return draw_clips(index, frames, self.number, self.seed)
+        return one_per_sample(index, frames, self.seed)
+
+    def describe(self) -> dict[str, Any]:
+        if self.listed is not None:
+            return {"protocol": "clip list"}
+        protocol = "one window of every sample" if self.number is None else "random clips"
+        return {"protocol": protocol, "seed": self.seed}
+
+
 def one_per_sample(index: ShardIndex, frames: int, seed: int) -> list[Clip]:
     """A window of every sample, as validation reads it (`data.loader.EvalLoader`): `frames` long,
-    or all of a shorter sample; samples without a frame are left out."""
+    or all of a shorter sample; samples without a frame are left out.
+
+    Raises:
+        DataError: there is no other.
+    """
     clips = []
     for shard, sample, entry in _places(index):
         if count := min(frames, entry.frames):
             rng = sample_rng(seed, 0, 0, entry.key, "window")
             clips.append(Clip(shard, sample, draw_start(rng, entry.frames, frames), count))
+    if not clips:
+        raise DataError("no sample of the shards has a frame; build them again")
     return clips
 
 

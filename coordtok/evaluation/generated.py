@@ -20,12 +20,11 @@ from coordtok.data.files import check_new, whole_folder
 from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
 from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker, distances
 from coordtok.evaluation.clip_reader import ClipBatch, ClipReader
-from coordtok.evaluation.clips import Clip, to_csv
+from coordtok.evaluation.clips import Clip, ClipChoice, to_csv
 from coordtok.evaluation.features import FeatureChoice
 from coordtok.evaluation.over_ranks import each_batch, merge_features
 from coordtok.evaluation.report import definitions, describe_clips, describe_shards
 from coordtok.evaluation.results import CLIPS, write_report
-from coordtok.evaluation.sampling import Sampling
 from coordtok.pretrained.load import usable_device
 
 SUFFIX = ".mp4"
@@ -39,7 +38,7 @@ class GenerationRequest:
     shards: str
     output: Path
     features: FeatureChoice
-    sampling: Sampling = field(default_factory=Sampling)
+    clips: ClipChoice = field(default_factory=ClipChoice)
     batch: int = 1
     device: str = "cpu"
     workers: int = 0
@@ -99,7 +98,7 @@ class _Prepared:
 def evaluate_generated(request: GenerationRequest) -> dict[str, Any]:
     """Compare generated videos with real clips over all ranks; rank 0 writes the new folder.
 
-    Returns its report. Without a number in `sampling`, one window of every sample that is long
+    Returns its report. Without a number in `clips`, one window of every sample that is long
     enough is compared with all generated videos.
 
     Raises:
@@ -132,12 +131,12 @@ def find_videos(folder: Path, number: int | None) -> list[Path]:
 
 
 def _prepare(request: GenerationRequest) -> _Prepared:
-    paths = find_videos(request.generated, request.sampling.clips)
+    paths = find_videos(request.generated, request.clips.number)
     source = open_shards(request.shards)
     video = source.index.video
     size = video.frames, video.height, video.width
     taker = FeatureTaker.load(request.features, size, usable_device(request.device))
-    clips = request.sampling.choose(source.index, video.frames)
+    clips = request.clips.choose(source.index, video.frames)
     clips = [clip for clip in clips if clip.frames >= max(taker.lengths)]
     taker.check_clips([clip.frames for clip in clips], "real clips")
     taker.check_clips([video.frames] * len(paths), "generated videos")
@@ -179,7 +178,7 @@ def _write(
     report = {
         "metrics": metrics,
         "generated": {"path": str(request.generated), "videos": len(prepared.paths)},
-        "clips": describe_clips(request.sampling, scored, skipped, clip_list),
+        "clips": describe_clips(request.clips, scored, skipped, clip_list),
         "data": describe_shards(prepared.source),
         "features": prepared.taker.network.settings,
         "definitions": definitions(metrics),

@@ -13,9 +13,8 @@ import numpy as np
 
 from coordtok.data.index import ShardIndex
 from coordtok.data.loader import OpenedShards
-from coordtok.evaluation.clips import Clip, names
+from coordtok.evaluation.clips import Clip, ClipChoice, names
 from coordtok.evaluation.reconstruction import Decoding
-from coordtok.evaluation.sampling import Sampling
 from coordtok.evaluation.scoring import ClipScore
 from coordtok.evaluation.side_by_side import tokens_per_clip
 from coordtok.models.tokenizer import CoordTok
@@ -61,11 +60,11 @@ def describe_model(folder: Path, model: CoordTok) -> dict[str, Any]:
 
 
 def describe_clips(
-    sampling: Sampling, scored: int, unreadable: int, clip_list: str
+    choice: ClipChoice, scored: int, unreadable: int, clip_list: str
 ) -> dict[str, Any]:
     """Which clips; the list's digest tells whether two reports are of the same ones."""
     return {
-        **sampling.describe(),
+        **choice.describe(),
         "scored": scored,
         "unreadable": unreadable,
         "list_sha256": hashlib.sha256(clip_list.encode()).hexdigest(),

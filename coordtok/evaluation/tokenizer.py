@@ -15,7 +15,7 @@ from coordtok.data.files import check_new
 from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
 from coordtok.evaluation.clip_features import FeatureTaker, distances
 from coordtok.evaluation.clip_reader import ClipBatch, ClipReader
-from coordtok.evaluation.clips import Clip, to_csv
+from coordtok.evaluation.clips import Clip, ClipChoice, to_csv
 from coordtok.evaluation.features import FeatureChoice
 from coordtok.evaluation.metrics import check_ssim
 from coordtok.evaluation.over_ranks import each_batch, merge_scores
@@ -30,7 +30,6 @@ from coordtok.evaluation.report import (
     mean,
 )
 from coordtok.evaluation.results import write_results
-from coordtok.evaluation.sampling import Sampling
 from coordtok.evaluation.scoring import Measures, Scores, score_batch
 from coordtok.losses.perceptual import check_size as check_perceptual_size
 from coordtok.losses.perceptual import load_perceptual
@@ -44,7 +43,7 @@ class TokenizerRequest:
     model: Path
     shards: str
     output: Path
-    sampling: Sampling = field(default_factory=Sampling)
+    clips: ClipChoice = field(default_factory=ClipChoice)
     decoding: Decoding = field(default_factory=Decoding)
     device: str = "cpu"
     dtype: torch.dtype | None = None
@@ -84,7 +83,7 @@ def _prepare(request: TokenizerRequest) -> Prepared:
     model = CoordTok.from_pretrained(request.model, request.device, request.dtype)
     source = open_shards(request.shards)
     frames, height, width = model.config.video_size
-    clips = request.sampling.choose(source.index, frames)
+    clips = request.clips.choose(source.index, frames)
     reader = ClipReader(
         source,
         clips,
@@ -126,7 +125,7 @@ def _write(request: TokenizerRequest, prepared: Prepared, scores: Scores) -> dic
     report = {
         "metrics": metrics,
         "clips": describe_clips(
-            request.sampling, len(scores.clips), len(scores.skipped), to_csv(prepared.clips, index)
+            request.clips, len(scores.clips), len(scores.skipped), to_csv(prepared.clips, index)
         ),
         "decoding": describe_decoding(prepared.model, request.decoding),
         "model": describe_model(request.model, prepared.model),

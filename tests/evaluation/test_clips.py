@@ -12,8 +12,14 @@ from coordtok.config.errors import ConfigError, DataError
 from coordtok.data.index import ShardIndex
 from coordtok.data.loader import EvalLoader, VideoWindows, open_shards
 from coordtok.evaluation.clip_reader import ClipBatch, ClipReader
-from coordtok.evaluation.clips import Clip, draw_clips, one_per_sample, read_clips, to_csv
-from coordtok.evaluation.sampling import Sampling
+from coordtok.evaluation.clips import (
+    Clip,
+    ClipChoice,
+    draw_clips,
+    one_per_sample,
+    read_clips,
+    to_csv,
+)
 
 FRAMES = 8
 READ = VideoWindows(FRAMES, 16, 24)
@@ -51,6 +57,14 @@ def test_every_sample_once_as_validation_reads_it(clip_shards: Path, index: Shar
     assert all((own[number] == video).all() for number, video in enumerate(theirs))
 
 
+def test_samples_without_a_frame(tmp_path: Path, write_clip_shards: Callable[..., Path]) -> None:
+    some = open_shards(str(write_clip_shards(tmp_path / "some", (0, 9)))).index
+    assert [clip.sample for clip in one_per_sample(some, FRAMES, seed=0)] == [0]
+    none = open_shards(str(write_clip_shards(tmp_path / "none", (0, 0)))).index
+    with pytest.raises(DataError, match="no sample of the shards has a frame"):
+        one_per_sample(none, FRAMES, seed=0)
+
+
 def test_random_clips_are_different_whole_and_spread_evenly(index: ShardIndex) -> None:
     clips = draw_clips(index, FRAMES, 12, seed=0)
     assert len(set(clips)) == 12
@@ -78,7 +92,7 @@ def test_a_list_gives_the_same_clips(tmp_path: Path, index: ShardIndex) -> None:
     for encoding in ("utf-8", "utf-8-sig"):  # with a spreadsheet's mark in front
         path.write_text(to_csv(clips, index), encoding)
         assert read_clips(path, index, FRAMES) == clips
-    assert Sampling(listed=path).choose(index, FRAMES) == clips
+    assert ClipChoice(listed=path).choose(index, FRAMES) == clips
 
 
 @pytest.mark.parametrize(
@@ -112,9 +126,9 @@ def test_what_is_no_list(tmp_path: Path, index: ShardIndex, content: bytes | Non
 
 def test_one_way_to_choose_clips() -> None:
     with pytest.raises(ConfigError, match="both say"):
-        Sampling(clips=3, listed=Path("clips.csv"))
+        ClipChoice(number=3, listed=Path("clips.csv"))
     with pytest.raises(ConfigError, match="score at least 1"):
-        Sampling(clips=0)
+        ClipChoice(number=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
