@@ -4,14 +4,11 @@ Shapes: B batch, D width, F frequencies; R, S rows and columns of tokens.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-from coordtok.config.errors import ConfigError
 
 FREQUENCIES = 256
 """Numbers that tell the time before the MLP, half of them cosines (OFFICIAL_WEIGHTS)."""
@@ -66,14 +63,6 @@ class LabelEmbedding(nn.Embedding):
         """(B, D); `NO_CLASS` has the last row."""
         last = self.num_embeddings - 1
         return super().forward(torch.where(label_B == NO_CLASS, last, label_B))
-
-
-def check_labels(labels: Sequence[int], classes: int) -> None:
-    """Raise a `ConfigError` unless each label is a class of the model or `NO_CLASS`."""
-    for label in labels:
-        if label != NO_CLASS and not 0 <= label < classes:
-            known = f"0 to {classes - 1}" if classes else "none: it is unconditional"
-            raise ConfigError(f"class {label} is none of the model's; they are {known}")
 
 
 def sincos_table(rows: int, columns: int, dim: int) -> torch.Tensor:
