@@ -117,7 +117,7 @@ def _differences(then: Any, now: Any, name: str) -> list[tuple[str, Any, Any]]:
     if isinstance(then, dict) and isinstance(now, dict):
         return [
             difference
-            for key in sorted({*then, *now})
+            for key in sorted({*then, *now}, key=lambda key: (key != "name", key))
             for difference in _differences(then.get(key), now.get(key), f"{name}.{key}")
         ]
     return [] if then == now else [(name, then, now)]

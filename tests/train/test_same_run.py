@@ -38,3 +38,9 @@ def test_a_checkpoint_older_than_a_field_had_its_default(run: RunConfig) -> None
     padded = load_config("quickstart", ["model.legacy_padding=true"])
     with pytest.raises(CheckpointError, match=r"legacy_padding is True, but .* trained with False"):
         check_same_run(state_of(config), padded, [], allow_grown_data=False)
+
+
+def test_another_kind_of_model_is_called_that(run: RunConfig) -> None:
+    generator = load_config("dit_quickstart")
+    with pytest.raises(CheckpointError, match=r"model\.name is dit, but .* trained with coordtok"):
+        check_same_run(state_of(to_dict(run)), generator, [], allow_grown_data=False)
