@@ -125,8 +125,7 @@ def sample_videos(
     with ExitStack() as owned:
         distributed.run_on_main(lambda: _begin(owned, claim, output))
         distributed.together(lambda: maker.run(progress))
-        distributed.run_on_main(lambda: _finish(claim, output, request.num))
-    return request.num
+        return distributed.run_on_main(lambda: _finish(claim, output))
 
 
 class _Maker:
@@ -211,10 +210,12 @@ def _begin(owned: ExitStack, claim: Claim, output: Path) -> None:
     claim.take()
 
 
-def _finish(claim: Claim, output: Path, num: int) -> None:
-    rows = [_some_frames(video_path(output, number)) for number in range(min(num, GRID_VIDEOS))]
-    write_picture(output / GRID, rows)
-    claim.complete({"videos": num})
+def _finish(claim: Claim, output: Path) -> int:
+    """Show and count what is there, of earlier calls for more videos too."""
+    files = sorted(output.glob("*.mp4"))
+    write_picture(output / GRID, [_some_frames(path) for path in files[:GRID_VIDEOS]])
+    claim.complete({"videos": len(files)})
+    return len(files)
 
 
 def _some_frames(path: Path) -> np.ndarray:

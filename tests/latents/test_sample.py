@@ -87,6 +87,8 @@ def test_the_folder_says_what_it_holds(run: Callable[..., Path], generator: Path
     (folder / "00000003.mp4").unlink()
     run("some", "--sampler", "heun", "--seed", 7)
     assert contents(folder) == before
+    run("some", "--sampler", "heun", "--seed", 7, "--num", 2)
+    assert contents(folder) == before  # five are there, whatever was asked for last
     arguments = ["--model", generator, "--output", folder, "--save-latents", "--sampler", "heun"]
     assert "was begun with seed 7, not 0" in finish("sample.py", *arguments, code=2)
 
