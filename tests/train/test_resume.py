@@ -106,24 +106,28 @@ def test_a_signal_to_one_rank_saves_on_all(new_run: NewRun, number: int) -> None
 
 @pytest.mark.parametrize(("kills", "ranks"), [(2, 1), pytest.param(10, 2, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun, kills: int, ranks: int) -> None:
-    random.seed(kills)
     steps = 60 * kills
     train, data = {"save_every": 5, "eval_every": 50, "keep_last": 2}, {"workers": 2}
     whole = new_run("whole", train=train, data=data)
     killed = new_run("killed", train=train, data=data)
     whole(f"train.steps={steps}", ranks=ranks)
-    for _ in range(kills):
-        started = killed.start(f"train.steps={steps}", ranks=ranks)
-        saved = checkpoint_step(killed)
-        wait_for_step(killed, saved + 1)
-        time.sleep(random.uniform(0, 1))
-        started.signal(signal.SIGKILL)
-        started.wait()
-    assert 0 < checkpoint_step(killed) < steps
+    kill_at_random(killed, kills, steps, ranks)
     killed(f"train.steps={steps}", ranks=ranks)
     assert killed.losses() == whole.losses()
     assert killed.lines("val_psnr") == whole.lines("val_psnr")
     assert len(list((killed.folder / "checkpoints").glob("step_*"))) == 2
+
+
+def kill_at_random(run: Run, kills: int, steps: int, ranks: int) -> None:
+    """Start `run` and kill all its ranks, again and again, each time after some progress."""
+    random.seed(kills)
+    for _ in range(kills):
+        started = run.start(f"train.steps={steps}", ranks=ranks)
+        wait_for_step(run, checkpoint_step(run) + 1)
+        time.sleep(random.uniform(0, 1))
+        started.signal(signal.SIGKILL)
+        started.wait()
+    assert 0 < checkpoint_step(run) < steps
 
 
 def test_resume_from_a_path_rewinds_and_forgets_what_came_after(new_run: NewRun) -> None:
