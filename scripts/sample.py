@@ -129,7 +129,7 @@ def main() -> None:
         args.fps,
         args.save_latents,
     )
-    folder = tokenizer_folder(model, args.tokenizer)
+    folder = distributed.together(lambda: tokenizer_folder(model, args.tokenizer))
     tokenizer = distributed.together(lambda: CoordTok.from_pretrained(folder, device, dtype))
     model_id, tokenizer_id = distributed.run_on_main(
         lambda: (fingerprint(args.model), TokenizerId(folder, fingerprint(folder)))
