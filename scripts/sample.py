@@ -20,7 +20,7 @@ from coordtok.config.errors import ConfigError, exit_on_user_error
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import SamplerConfig
 from coordtok.data.latents import TokenizerId
-from coordtok.evaluation.generation import Generation
+from coordtok.latents.generation import Generation
 from coordtok.latents.sample import SampleRequest, sample_videos, tokenizer_folder
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok

@@ -22,9 +22,9 @@ from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig, SamplerConfig
 from coordtok.data.latents import TokenizerId
 from coordtok.diffusion.samplers import evaluations
-from coordtok.evaluation.generation import Generation, chunks, generate
 from coordtok.geometry.pixels import to_uint8
 from coordtok.geometry.triplane import Triplane
+from coordtok.latents.generation import Generation, chunks, generate
 from coordtok.latents.sample import check_pair, tokenizer_folder
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok

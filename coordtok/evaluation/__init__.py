@@ -12,7 +12,4 @@ Scoring a dataset (scripts/evaluate.py):
 Any video through a tokenizer (scripts/reconstruct.py):
     side_by_side             the files and the report
     reconstruction           window by window: windows, tiling, frame_range
-
-Samples of a generator (scripts/sample.py, and the pictures of a training run):
-    generation               each a function of the seed and its number
 """

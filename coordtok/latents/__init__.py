@@ -1,7 +1,9 @@
-"""Latents and videos by the folder, over all ranks, each command killed and run again as it likes.
+"""Latents of a tokenizer and of a generator; folders of them and of videos, over all ranks, each
+command killed and run again as it likes.
 
 encode      video shards to latent shards: windows chooses what, clips reads it, shard writes it and
             moments sums it up
 decode      latent shards to mp4 files
-sample      mp4 files of a generator, from the latents of evaluation.generation
+generation  latents of a generator, each a function of the seed and its number; training shows some
+sample      mp4 files of them
 """

@@ -29,10 +29,10 @@ from coordtok.data.latents import TokenizerId
 from coordtok.data.pictures import write_picture
 from coordtok.data.writer import write_mp4
 from coordtok.diffusion.samplers import evaluations
-from coordtok.evaluation.generation import Generation, chunks, generate
 from coordtok.evaluation.reconstruction import Decoding
 from coordtok.geometry.pixels import to_uint8
 from coordtok.geometry.triplane import Triplane
+from coordtok.latents.generation import Generation, chunks, generate
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 

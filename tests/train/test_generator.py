@@ -16,7 +16,7 @@ from coordtok import TriplaneDiT
 from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.latents import LatentSpec, TokenizerId
 from coordtok.data.tars import index_tar
-from coordtok.evaluation.generation import Generation, generate, plane_rows
+from coordtok.latents.generation import Generation, generate, plane_rows
 from coordtok.train.checkpoint import committed, read_state
 from coordtok.train.export import export_checkpoint
 from tests.train.conftest import FP32, Run, add_member

@@ -23,8 +23,8 @@ from coordtok.data.loader import Batch, OpenedShards, SampleId
 from coordtok.data.order import sample_rng
 from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
 from coordtok.diffusion.statistics import LatentStatistics
-from coordtok.evaluation.generation import Generation, frame_rows, generate, plane_rows
 from coordtok.geometry.triplane import Triplane, latent_size, pack, unpack
+from coordtok.latents.generation import Generation, frame_rows, generate, plane_rows
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.fingerprint import fingerprint
