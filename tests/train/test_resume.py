@@ -119,11 +119,12 @@ def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun, kills: int, 
 
 
 def kill_at_random(run: Run, kills: int, steps: int, ranks: int) -> None:
-    """Start `run` and kill all its ranks, again and again, each time after some progress."""
+    """Start `run`, which saves every 5 steps, and kill all its ranks, again and again: in turns
+    before and after it has saved something new."""
     random.seed(kills)
-    for _ in range(kills):
+    for kill in range(kills):
         started = run.start(f"train.steps={steps}", ranks=ranks)
-        wait_for_step(run, checkpoint_step(run) + 1)
+        wait_for_step(run, checkpoint_step(run) + (1, 7)[kill % 2])
         time.sleep(random.uniform(0, 1))
         started.signal(signal.SIGKILL)
         started.wait()
