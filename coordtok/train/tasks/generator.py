@@ -9,7 +9,7 @@ Shapes: B batch, M all numbers of a latent, F shown frames, H rows, W columns, 3
 """
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,14 @@ from coordtok.train.ema import EMA
 from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8
+
+
+class Draw(NamedTuple):
+    """What is random about a clip: its time, its noise (M,), and the generator that goes on."""
+
+    time: float
+    noise: np.ndarray
+    rng: np.random.Generator
 
 
 class GeneratorTask:
@@ -87,23 +95,20 @@ class GeneratorTask:
         draws = [self._draw(sample, "flow") for sample in batch.ids]
         label_B = self._labels(batch)
         if label_B is not None:
-            dropped = [rng.random() < self.model.label_dropout for _, _, rng in draws]
+            dropped = [draw.rng.random() < self.model.label_dropout for draw in draws]
             label_B[torch.tensor(dropped)] = NO_LABEL
         return {"loss": self._flow_loss(engine, batch, draws, label_B)}
 
-    def _draw(
-        self, sample: SampleId, purpose: str
-    ) -> tuple[float, np.ndarray, np.random.Generator]:
-        """Time and noise (M,) of a sample, and the generator that goes on from there."""
+    def _draw(self, sample: SampleId, purpose: str) -> Draw:
         rng = sample_rng(self.run.seed, *sample, purpose)
         size = latent_size(self.model.plane_size, self.model.plane_channels)
-        return draw_time(rng, self.run.flow), rng.standard_normal(size, np.float32), rng
+        return Draw(draw_time(rng, self.run.flow), rng.standard_normal(size, np.float32), rng)
 
     def _labels(self, batch: Batch) -> torch.Tensor | None:
         return batch.data["label"].clone() if self.model.classes else None
 
     def _flow_loss(
-        self, engine: Any, batch: Batch, draws: list[Any], label_B: torch.Tensor | None
+        self, engine: Any, batch: Batch, draws: list[Draw], label_B: torch.Tensor | None
     ) -> torch.Tensor:
         data_BM, noise_BM, time_B = self._path(batch, draws)
         if label_B is not None:
@@ -114,13 +119,13 @@ class GeneratorTask:
         return flow_loss(predicted_BM, velocity_target(data_BM, noise_BM))
 
     def _path(
-        self, batch: Batch, draws: list[Any]
+        self, batch: Batch, draws: list[Draw]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Normalised data and noise, (B, M), and times, (B,), on the device."""
         planes = Triplane(*(batch.data[name] for name in Triplane._fields))
         data_BM = pack(self.statistics.normalise(planes.to(self.device, non_blocking=True)))
-        noise_BM = torch.from_numpy(np.stack([noise for _, noise, _ in draws]))
-        time_B = torch.tensor([time for time, _, _ in draws], dtype=torch.float32)
+        noise_BM = torch.from_numpy(np.stack([draw.noise for draw in draws]))
+        time_B = torch.tensor([draw.time for draw in draws], dtype=torch.float32)
         return data_BM, noise_BM.to(self.device), time_B.to(self.device)
 
     def _velocity(
