@@ -15,7 +15,8 @@ SMALL = [
 SHARDING = ["--deepspeed", "ds_configs/zero3_fp32.json"]
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), pytest.param(2, 1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 1)])
 def test_both_sides_are_measured_in_full(tmp_path: Path, ranks: int, workers: int) -> None:
     tokenizer, path = tmp_path / "tokenizer.yaml", tmp_path / "figures.json"
     config = {"run_dir": "run", "data": {"shards": "none"}, "train": TINY["train"]}

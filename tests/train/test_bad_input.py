@@ -80,6 +80,7 @@ def test_a_lane_with_nothing_readable_ends_all_ranks(new_run: NewRun, tmp_path: 
     assert "lane 1" in error_of(started.output)
 
 
+@pytest.mark.slow
 def test_held_out_shards_that_change_end_all_ranks_after_saving(
     new_run: NewRun, tmp_path: Path
 ) -> None:

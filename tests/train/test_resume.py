@@ -90,7 +90,10 @@ def as_fp32(name: str, tmp_path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+USR1 = pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, USR1])
 def test_a_signal_to_one_rank_saves_on_all(new_run: NewRun, number: int) -> None:
     whole, run = new_run("whole"), new_run("run", data={"workers": 1})
     started = run.start("train.steps=100000", ranks=2)
@@ -145,6 +148,7 @@ def test_resume_from_a_path_rewinds_and_forgets_what_came_after(new_run: NewRun)
     assert "is of another run" in run("--resume", str(other.folder), code=2)
 
 
+@pytest.mark.slow
 def test_changed_optimiser_settings_take_effect(new_run: NewRun) -> None:
     same, changed = new_run("same"), new_run("changed")
     for run, weight_decay in ((same, 0.001), (changed, 30.0)):
@@ -154,6 +158,7 @@ def test_changed_optimiser_settings_take_effect(new_run: NewRun) -> None:
     assert same.losses()[4] != changed.losses()[4]
 
 
+@pytest.mark.slow
 def test_precision_may_change_and_recomputing_changes_nothing(new_run: NewRun) -> None:
     run, plain = new_run("run"), new_run("plain")
     plain("train.steps=3")
