@@ -118,7 +118,7 @@ def _warm_up(pair: Pair, how: Generation) -> None:
     """One evaluation and one pass of the decoder: the first of its size is slower."""
     one_step = replace(how, sampler=replace(how.sampler, name="euler", steps=1))
     planes = _latents(pair.generator, range(how.batch), one_step, lambda: None)
-    pair.tokenizer.decode(_one(planes, 0), [0])
+    pair.tokenizer.decode(planes.one(0), [0])
 
 
 def _make(pair: Pair, chunk: range, how: Generation, on_evaluation: Callable[[], object]) -> Made:
@@ -131,7 +131,7 @@ def _make(pair: Pair, chunk: range, how: Generation, on_evaluation: Callable[[],
 
     def decode() -> None:
         for place in range(len(chunk)):
-            to_uint8(pair.tokenizer.decode(_one(planes, place))).cpu()
+            to_uint8(pair.tokenizer.decode(planes.one(place))).cpu()
 
     device = pair.generator.device
     sampling, planes = _spent(device, lambda: _latents(pair.generator, chunk, how, count))
@@ -145,10 +145,6 @@ def _latents(
     """As the tokenizer takes them."""
     planes = generate(model, model.config, model.device, chunk, how, on_evaluation)
     return model.statistics.denormalise(planes)
-
-
-def _one(planes: Triplane, place: int) -> Triplane:
-    return planes.map(lambda plane: plane[place : place + 1])
 
 
 def _spent(device: torch.device, action: Callable[[], T]) -> tuple[Spent, T]:

@@ -33,6 +33,10 @@ class Triplane(NamedTuple):
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Triplane":
         return Triplane(*(function(plane) for plane in self))
 
+    def one(self, number: int) -> "Triplane":
+        """A latent of the batch, as a batch of its own."""
+        return self.map(lambda plane: plane[number : number + 1])
+
     def to(self, *args: Any, **kwargs: Any) -> "Triplane":
         """As `torch.Tensor.to`, on every plane."""
         return self.map(lambda plane: plane.to(*args, **kwargs))

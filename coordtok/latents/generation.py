@@ -64,11 +64,10 @@ def frame_rows(tokenizer: CoordTok, planes: Triplane, shown: int) -> list[np.nda
     """For each latent (not normalised) a line of `shown` frames (F, H, W, 3) uint8, evenly spread
     over its clip."""
     frames = torch.linspace(0, tokenizer.config.frames - 1, shown).long()
-    rows = []
-    for number in range(len(planes.xy)):
-        one = Triplane(*(plane[number : number + 1] for plane in planes))
-        rows.append(to_uint8(tokenizer.decode(one, frames)[0]).cpu().numpy())
-    return rows
+    return [
+        to_uint8(tokenizer.decode(planes.one(number), frames)[0]).cpu().numpy()
+        for number in range(len(planes.xy))
+    ]
 
 
 def plane_rows(planes: Triplane) -> list[np.ndarray]:

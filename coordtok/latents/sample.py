@@ -157,7 +157,7 @@ class _Maker:
         planes = generate(model, model.config, model.device, chunk, how, on_evaluation)
         planes = model.statistics.denormalise(planes)
         for place, number in enumerate(chunk):
-            one = Triplane(*(plane[place : place + 1] for plane in planes))
+            one = planes.one(place)
             if self._request.keep_latents:
                 self._write_latent(number, one)
             self._write_video(number, one)

@@ -20,6 +20,7 @@ from coordtok.config.schema import (
     SamplerConfig,
     TokenizerModelConfig,
 )
+from coordtok.data.latents import TokenizerId
 
 FORMAT = "coordtok export"
 VERSION = 1
@@ -42,23 +43,13 @@ class TokenizerSettings:
 
 
 @dataclass(frozen=True)
-class TokenizerReference:
-    """The tokenizer whose latents a generator makes."""
-
-    path: str
-    """Where its export lay; it may have moved."""
-    fingerprint: str
-    """Of its model and weights (coordtok.pretrained.fingerprint)."""
-
-
-@dataclass(frozen=True)
 class GeneratorSettings:
     """What a generator's numbers mean, and how it is meant to be sampled."""
 
     statistics: dict
     """`mean` and `std` of the latents for each plane and channel, with which they were normalised
     (coordtok.diffusion.statistics)."""
-    tokenizer: TokenizerReference | None = None
+    tokenizer: TokenizerId | None = None
     """None where it is not known: weights of the authors' release."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 

@@ -9,11 +9,11 @@ import torch
 
 from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.schema import DiTModelConfig
+from coordtok.data.latents import TokenizerId
 from coordtok.pretrained.card import (
     Card,
     GeneratorSettings,
     Origin,
-    TokenizerReference,
     TokenizerSettings,
     read_card,
 )
@@ -110,7 +110,7 @@ def _generator(content: Mapping[str, Any], path: Path, options: ImportOptions) -
     return Card(model, settings, Origin("ema", None, history)), weights
 
 
-def _reference(folder: Path, generator: DiTModelConfig) -> TokenizerReference:
+def _reference(folder: Path, generator: DiTModelConfig) -> TokenizerId:
     """The tokenizer at `folder`, if the generator can make its latents."""
     card = read_card(folder)
     if card.kind != "coordtok":
@@ -122,4 +122,4 @@ def _reference(folder: Path, generator: DiTModelConfig) -> TokenizerReference:
             f"--tokenizer {folder} has planes of {found[0]} with {found[1]} channels, the "
             f"generator makes {wanted[0]} with {wanted[1]}; name the tokenizer it was trained with"
         )
-    return TokenizerReference(str(folder), fingerprint(folder))
+    return TokenizerId(str(folder), fingerprint(folder))

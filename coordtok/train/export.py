@@ -8,13 +8,13 @@ import torch
 from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build
 from coordtok.config.schema import DiTModelConfig, RunConfig
+from coordtok.data.latents import TokenizerId
 from coordtok.models.build import build_model
 from coordtok.pretrained.card import (
     WEIGHTS,
     Card,
     GeneratorSettings,
     Origin,
-    TokenizerReference,
     TokenizerSettings,
 )
 from coordtok.pretrained.load import first_difference
@@ -57,7 +57,7 @@ def export_checkpoint(
 
 def _settings(run: RunConfig, state: TrainState) -> TokenizerSettings | GeneratorSettings:
     if isinstance(run.model, DiTModelConfig):
-        tokenizer = TokenizerReference(**state.facts["tokenizer"])
+        tokenizer = TokenizerId(**state.facts["tokenizer"])
         return GeneratorSettings(state.facts["statistics"], tokenizer, run.sampler)
     return TokenizerSettings(run.train.points)
 

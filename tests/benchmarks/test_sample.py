@@ -12,11 +12,11 @@ from coordtok.benchmarks.sample import Pair, measure_sampling, untrained_pair
 from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import RunConfig, SamplerConfig
+from coordtok.data.latents import TokenizerId
 from coordtok.pretrained.card import (
     Card,
     GeneratorSettings,
     Origin,
-    TokenizerReference,
     TokenizerSettings,
 )
 from coordtok.pretrained.fingerprint import fingerprint
@@ -47,7 +47,7 @@ def exports(folder: Path) -> list[str]:
     made = pair()
     card = Card(made.tokenizer.config, TokenizerSettings(32), Origin("raw"))
     write_export(folder / "tokenizer", card, made.tokenizer.state_dict())
-    reference = TokenizerReference("moved", fingerprint(folder / "tokenizer"))
+    reference = TokenizerId("moved", fingerprint(folder / "tokenizer"))
     settings = made.generator.settings
     settings = GeneratorSettings(settings.statistics, reference, SamplerConfig("euler", 2))
     card = Card(made.generator.config, settings, Origin("raw"))

@@ -12,8 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from coordtok.config.schema import DiTModelConfig, SamplerConfig
+from coordtok.data.latents import TokenizerId
 from coordtok.models.dit import TriplaneDiT
-from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerReference, read_card
+from coordtok.pretrained.card import Card, GeneratorSettings, Origin, read_card
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
 from tests.latents.conftest import CONFIG, contents, finish
@@ -39,7 +40,7 @@ def generator(export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     folder = tmp_path_factory.mktemp("generator") / "dit"
-    tokenizer = TokenizerReference(str(export), fingerprint(export))
+    tokenizer = TokenizerId(str(export), fingerprint(export))
     settings = GeneratorSettings(STATISTICS, tokenizer, SamplerConfig(steps=4))
     write_export(folder, Card(MODEL, settings, Origin("raw")), model.state_dict())
     return folder
