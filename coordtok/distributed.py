@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from coordtok.config.errors import UserError
+from coordtok.errors import UserError
 
 T = TypeVar("T")
 

@@ -17,21 +17,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from coordtok.config.errors import ConfigError, DataError, exit_on_user_error
-from coordtok.data.files import sole_owner, write_whole
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
+from coordtok.errors import ConfigError, DataError, exit_on_user_error
+from coordtok.storage.files import sole_owner, write_whole
 from data_prep.datasets import Scan, Video, scan
 from data_prep.distributors import Distributor, Done, Progress, make_distributor
 from data_prep.options import BuildOptions, RunOptions, parse
 from data_prep.plan import Plan, Sample, plan_shards
 from data_prep.segments import VideoTask, store_video
-from data_prep.shards import ShardTask, write_shard
+from data_prep.shard_writer import ShardTask, write_shard
 from data_prep.summary import Summary
 from data_prep.work import VideoRecord, WorkFolder
 
 FAILURES_NAME = "failures.jsonl"
 BUILD_NAME = "build.json"  # the settings, to tell other ones apart; at the end also the summary
-# What a killed build may leave beside its finished files; see coordtok.data.files.
+# What a killed build may leave beside its finished files; see coordtok.storage.files.
 _HALF_WRITTEN = re.compile(r"(.+-\d{6}\.tar|build\.json|failures\.jsonl|index\.json)\.\d+\.part")
 _BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 

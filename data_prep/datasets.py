@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.errors import ConfigError, DataError
 from data_prep.options import BuildOptions
 
 _SUFFIXES = """

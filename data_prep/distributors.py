@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Protocol
 
-from coordtok.config.errors import ConfigError, UserError
+from coordtok.errors import ConfigError, UserError
 
 Report = Callable[[int], None]
 Work = Callable[[Any, Report], Any]

@@ -9,10 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
-from coordtok.config.errors import ConfigError
-from coordtok.data.codec import PIXEL_FORMATS
 from coordtok.data.index import DEFAULT_LANES, SHARD_NAME
-from coordtok.data.source import RESAMPLERS
+from coordtok.errors import ConfigError
+from coordtok.video.codec import PIXEL_FORMATS
+from coordtok.video.source import RESAMPLERS
 
 DATASETS = ("folder", "ucf101", "kinetics", "list")
 MEGABYTE = 1_000_000

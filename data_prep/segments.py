@@ -15,9 +15,9 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from coordtok.data.codec import Frames, UnreadableVideo, decode_frames, encode_h264, encode_raw
-from coordtok.data.files import write_whole
-from coordtok.data.source import Picture, open_video, resize_and_crop
+from coordtok.storage.files import write_whole
+from coordtok.video.codec import Frames, UnreadableVideo, decode_frames, encode_h264, encode_raw
+from coordtok.video.source import Picture, open_video, resize_and_crop
 from data_prep.datasets import Video
 from data_prep.options import BuildOptions
 from data_prep.work import Segment, VideoRecord, WorkFolder, short_hash

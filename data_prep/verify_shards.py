@@ -13,15 +13,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from coordtok.config.errors import DataError, exit_on_user_error, one_line
-from coordtok.data.codec import (
-    Frames,
-    UnreadableVideo,
-    check_size,
-    decode_frames,
-    decode_raw,
-)
-from coordtok.data.files import write_whole
 from coordtok.data.index import (
     DEFAULT_LANES,
     INDEX_NAME,
@@ -36,6 +27,15 @@ from coordtok.data.index import (
 from coordtok.data.latents import EXTENSION, LatentSpec, is_latent, read_planes
 from coordtok.data.member import UnreadableSample
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, read_members
+from coordtok.errors import DataError, exit_on_user_error, one_line
+from coordtok.storage.files import write_whole
+from coordtok.video.codec import (
+    Frames,
+    UnreadableVideo,
+    check_size,
+    decode_frames,
+    decode_raw,
+)
 from data_prep.options import OneLineParser
 
 

@@ -12,7 +12,7 @@ from math import log10
 from pathlib import Path
 from typing import Any
 
-from coordtok.data.files import write_whole
+from coordtok.storage.files import write_whole
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple, get_args, get_type_hints
 
-from coordtok.config.errors import ConfigError, exit_on_user_error
 from coordtok.config.load import load_config, preset_names
 from coordtok.config.schema import SamplerConfig
+from coordtok.errors import ConfigError, exit_on_user_error
 
 if TYPE_CHECKING:
-    from coordtok.benchmarks.report import Report
+    from coordtok.benchmarks.table import Report
 
 # Torch, PyAV and DeepSpeed are imported where they are used: most of --help needs none of them, and
 # the processes that build shards would import all of them again.
@@ -100,10 +100,10 @@ def add_loader_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure_loader(args: argparse.Namespace) -> "Report":
-    from coordtok.benchmarks.loader import loader_report, measure_loader
-    from coordtok.benchmarks.resume import measure_resume
-    from coordtok.benchmarks.sources import make_sources, sample_videos
-    from coordtok.benchmarks.windows import ClipSettings
+    from coordtok.benchmarks.bench_loader import loader_report, measure_loader
+    from coordtok.benchmarks.bench_resume import measure_resume
+    from coordtok.benchmarks.loader_clips import ClipSettings
+    from coordtok.benchmarks.loader_videos import make_sources, sample_videos
     from data_prep.build_shards import build
     from data_prep.options import BuildOptions, RunOptions
 
@@ -158,7 +158,7 @@ def measure_train(args: argparse.Namespace) -> "Report":
     from coordtok.train.quiet import quieten
 
     quieten()
-    from coordtok.benchmarks.train import measure_training
+    from coordtok.benchmarks.bench_train import measure_training
 
     own = args.own_shards or any(each.startswith("data.shards=") for each in args.overrides)
     return measure_training(run, args.deepspeed, args.steps, own, args.work_folder)
@@ -190,8 +190,8 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
 
 def measure_decode(args: argparse.Namespace) -> "Report":
     from coordtok import distributed
-    from coordtok.benchmarks.decode import measure_decoding
-    from coordtok.benchmarks.in_between import measure_in_between
+    from coordtok.benchmarks.bench_decode import measure_decoding
+    from coordtok.benchmarks.bench_in_between import measure_in_between
     from coordtok.models.tokenizer import CoordTok
 
     model = CoordTok.from_pretrained(args.model, args.device or distributed.device())
@@ -201,7 +201,7 @@ def measure_decode(args: argparse.Namespace) -> "Report":
 
 
 def add_sample_options(parser: argparse.ArgumentParser) -> None:
-    from coordtok.options import add_compute
+    from coordtok.cli import add_compute
 
     generator = parser.add_mutually_exclusive_group(required=True)
     generator.add_argument(
@@ -248,8 +248,8 @@ def add_sample_options(parser: argparse.ArgumentParser) -> None:
 
 def measure_sample(args: argparse.Namespace) -> "Report":
     from coordtok import distributed
-    from coordtok.benchmarks.sample import measure_sampling, trained_pair, untrained_pair
-    from coordtok.options import dtype_of
+    from coordtok.benchmarks.bench_sample import measure_sampling, trained_pair, untrained_pair
+    from coordtok.cli import dtype_of
 
     device, dtype = args.device or distributed.device(), dtype_of(args)
     if args.model is not None:
@@ -298,7 +298,7 @@ def measure_latents(args: argparse.Namespace) -> "Report":
     from coordtok.train.quiet import quieten
 
     quieten()
-    from coordtok.benchmarks.latents import measure_latents
+    from coordtok.benchmarks.bench_latents import measure_latents
 
     return measure_latents(run, tokenizer, args.deepspeed, args.steps, args.work_folder)
 
@@ -343,7 +343,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> tuple[str, argparse.Na
 def main() -> None:
     name, args = parse_args()
     from coordtok import distributed
-    from coordtok.benchmarks.report import check_json_path, write_json
+    from coordtok.benchmarks.table import check_json_path, write_json
 
     check_json_path(args.json)
     if args.work_folder is not None and not os.path.isdir(args.work_folder):

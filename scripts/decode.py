@@ -14,13 +14,13 @@ import argparse
 from pathlib import Path
 
 from coordtok import distributed
-from coordtok.config.errors import exit_on_user_error
+from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
 from coordtok.data.latents import TokenizerId
 from coordtok.data.shards import open_shards
-from coordtok.evaluation.frame_range import FrameRange
-from coordtok.latents.decode import DecodeRequest, decode
+from coordtok.errors import exit_on_user_error
+from coordtok.inference.decode_shards import DecodeRequest, decode
+from coordtok.inference.frame_range import FrameRange
 from coordtok.models.tokenizer import CoordTok
-from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 from coordtok.pretrained.fingerprint import fingerprint
 
 

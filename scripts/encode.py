@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 from coordtok import distributed
-from coordtok.config.errors import exit_on_user_error
 from coordtok.data.latents import TokenizerId
 from coordtok.data.shards import open_shards
-from coordtok.latents.encode import Encoding, Summary, encode
-from coordtok.latents.windows import WindowChoice
+from coordtok.errors import exit_on_user_error
+from coordtok.inference.encode_shards import Encoding, Summary, encode
+from coordtok.inference.window_choice import WindowChoice
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import DTYPES

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from coordtok import distributed
-from coordtok.config.errors import ConfigError, exit_on_user_error
-from coordtok.evaluation.clips import ClipChoice
+from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
+from coordtok.data.clips import ClipChoice
+from coordtok.errors import ConfigError, exit_on_user_error
 from coordtok.evaluation.features import FeatureChoice, PixelRange, Preparation
 from coordtok.evaluation.generated import GenerationRequest, evaluate_generated
+from coordtok.evaluation.reconstructed import TokenizerRequest, evaluate_tokenizer
 from coordtok.evaluation.report import table
-from coordtok.evaluation.tokenizer import TokenizerRequest, evaluate_tokenizer
-from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from coordtok.config.errors import exit_on_user_error
+from coordtok.errors import exit_on_user_error
 from coordtok.pretrained.write import DTYPES
 from coordtok.train.quiet import quieten
 

@@ -15,9 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from coordtok.config.errors import exit_on_user_error
 from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
-from coordtok.pretrained.official import ImportOptions, import_official
+from coordtok.errors import exit_on_user_error
+from coordtok.pretrained.official.convert import ImportOptions, import_official
 from coordtok.pretrained.write import DTYPES
 
 

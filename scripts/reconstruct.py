@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import get_args
 
 from coordtok import distributed
-from coordtok.config.errors import exit_on_user_error
-from coordtok.evaluation.frame_range import FrameRange
-from coordtok.evaluation.reconstruction import Fit
+from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
+from coordtok.errors import exit_on_user_error
 from coordtok.evaluation.side_by_side import Report, write_reconstruction
+from coordtok.inference.frame_range import FrameRange
+from coordtok.inference.reconstruction import Fit
 from coordtok.models.tokenizer import CoordTok
-from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 
 
 def parse_args() -> argparse.Namespace:

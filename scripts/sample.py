@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from coordtok import distributed
-from coordtok.config.errors import ConfigError, exit_on_user_error
+from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import SamplerConfig
 from coordtok.data.latents import TokenizerId
-from coordtok.latents.generation import Generation
-from coordtok.latents.sample import SampleRequest, sample_videos, tokenizer_folder
+from coordtok.errors import ConfigError, exit_on_user_error
+from coordtok.inference.generation import Generation
+from coordtok.inference.sample_videos import SampleRequest, sample_videos, tokenizer_folder
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
-from coordtok.options import add_compute, add_decoding, decoding_of, dtype_of
 from coordtok.pretrained.fingerprint import fingerprint
 
 SAMPLERS = get_args(get_type_hints(SamplerConfig)["name"])

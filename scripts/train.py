@@ -12,8 +12,8 @@ is continued unless --resume says otherwise.
 import argparse
 
 from coordtok import distributed
-from coordtok.config.errors import exit_on_user_error
 from coordtok.config.load import load_config, preset_names
+from coordtok.errors import exit_on_user_error
 from coordtok.train.quiet import quieten
 from data_prep.quickstart import build_if_missing
 

@@ -7,6 +7,8 @@ import av
 import numpy as np
 import pytest
 
+pytest_plugins = ["tests.support.shards", "tests.support.clip_shards", "tests.support.runs"]
+
 
 def _picture(number: int, height: int, width: int) -> np.ndarray:
     """A picture whose top-left quarter is red, the rest a grey that tells its number."""

@@ -12,11 +12,11 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from coordtok.config.schema import DiTModelConfig
-from coordtok.data.codec import Frames, encode_h264, encode_raw
-from coordtok.data.files import write_whole
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
 from coordtok.data.latents import EXTENSION, PLANES, LatentSpec, TokenizerId
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, write_tar
+from coordtok.storage.files import write_whole
+from coordtok.video.codec import Frames, encode_h264, encode_raw
 
 _INFO = b'{"class": null}'
 _STORED: Mapping[str, Any] = {"crf": 18.0, "gop": 16, "pixel_format": "yuv444p"}

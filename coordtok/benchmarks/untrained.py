@@ -2,14 +2,14 @@
 
 import torch
 
-from coordtok.config.errors import ConfigError
 from coordtok.config.schema import DiTModelConfig, RunConfig, TokenizerModelConfig
 from coordtok.data.latents import PLANES
 from coordtok.diffusion.statistics import LatentStatistics
+from coordtok.errors import ConfigError
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import GeneratorSettings
-from coordtok.pretrained.load import usable_device
+from coordtok.pretrained.read import usable_device
 
 
 def untrained_tokenizer(

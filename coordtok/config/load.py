@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from coordtok.config.errors import ConfigError, one_line
 from coordtok.config.schema import RunConfig, ShardSource
+from coordtok.errors import ConfigError, one_line
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 
 Size3 = tuple[int, int, int]
 AXES = ("t", "y", "x")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from coordtok.config.errors import DataError
+from coordtok.errors import DataError
 
 INDEX_NAME = "index.json"
 INDEX_VERSION = 1

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from coordtok.config.errors import DataError
 from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.info import NO_LABEL, label_of, read_info
 from coordtok.data.member import StoredSample, UnreadableSample
+from coordtok.errors import DataError
 
 CODEC = "triplane"
 EXTENSION = "safetensors"

@@ -14,7 +14,6 @@ from itertools import count
 
 import torch
 
-from coordtok.config.errors import CheckpointError, DataError, one_line
 from coordtok.data.index import UNEVEN, lane_sizes, unevenness
 from coordtok.data.member import UnreadableSample
 from coordtok.data.order import next_position, sample_rng, usable_workers
@@ -29,8 +28,9 @@ from coordtok.data.sequence import (
 )
 from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.data.state import LoaderState
-from coordtok.data.windows import VideoWindows
+from coordtok.data.video_reader import VideoWindows
 from coordtok.data.workers import read_ahead
+from coordtok.errors import CheckpointError, DataError, one_line
 
 __all__ = [
     "Batch",

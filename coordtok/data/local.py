@@ -5,7 +5,6 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TypeVar
 
-from coordtok.config.errors import DataError, one_line
 from coordtok.data.index import INDEX_NAME, WRITE_INDEX, SampleEntry, ShardEntry, ShardIndex
 from coordtok.data.member import (
     HEADER_BYTES,
@@ -15,6 +14,7 @@ from coordtok.data.member import (
     check_header,
     header_offset,
 )
+from coordtok.errors import DataError, one_line
 
 _OPEN_FILES = 128
 _SHARDS_TO_PROBE = 8

@@ -8,8 +8,8 @@ that the index describes another tar, and then nothing it says can be trusted.
 import tarfile
 from collections.abc import Callable
 
-from coordtok.config.errors import DataError
 from coordtok.data.index import WRITE_INDEX, SampleEntry
+from coordtok.errors import DataError
 
 HEADER_BYTES = 512
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 
 _WORD = 2**64
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the most even of all additive sequences

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from coordtok.config.errors import DataError, one_line
 from coordtok.data.index import SampleEntry, ShardIndex
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.order import Cursor, LaneOrder, Slot, choose_dataset, sample_rng
 from coordtok.data.shards import OpenedShards
 from coordtok.data.state import LoaderState
+from coordtok.errors import DataError, one_line
 
 
 class SampleId(NamedTuple):

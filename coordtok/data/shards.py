@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from coordtok.config.errors import DataError, one_line
 from coordtok.data.index import INDEX_NAME, WRITE_INDEX, ShardIndex
 from coordtok.data.local import FolderSource
 from coordtok.data.member import StoredSample
-from coordtok.data.remote import PIPE, HttpSource, PipeSource
 from coordtok.data.streams import StreamedLane
+from coordtok.errors import DataError, one_line
+from coordtok.storage.remote import PIPE, HttpSource, PipeSource
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordtok.config.errors import CheckpointError
 from coordtok.data.order import START, Cursor, shared_lanes
 from coordtok.data.shards import OpenedShards
+from coordtok.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ memory until its turn. What is not wanted is read past without being looked at.
 
 from collections.abc import Iterable
 
-from coordtok.config.errors import DataError
 from coordtok.data.index import WRITE_INDEX, SampleEntry, ShardEntry
 from coordtok.data.member import (
     HEADER_BYTES,
@@ -16,7 +15,8 @@ from coordtok.data.member import (
     check_header,
     header_offset,
 )
-from coordtok.data.remote import ForwardStream, HttpSource, PipeSource
+from coordtok.errors import DataError
+from coordtok.storage.remote import ForwardStream, HttpSource, PipeSource
 
 
 class StreamedLane:

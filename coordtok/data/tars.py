@@ -13,9 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from coordtok.config.errors import DataError, one_line
-from coordtok.data.codec import UnreadableVideo, count_frames, raw_layout
 from coordtok.data.index import SampleEntry, ShardEntry
+from coordtok.errors import DataError, one_line
+from coordtok.video.codec import UnreadableVideo, count_frames, raw_layout
 
 VIDEO_EXTENSIONS = ("mp4", "npy")
 LATENT_EXTENSIONS = ("safetensors",)

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from coordtok.config.errors import DataError, UserError, one_line
 from coordtok.data.sequence import Item
+from coordtok.errors import DataError, UserError, one_line
 
 Series = Callable[[int, int], Iterator[Item]]
 """(i, n) -> the items i, i + n, i + 2n ... of a series"""

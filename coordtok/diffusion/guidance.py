@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import torch
 
-from coordtok.config.errors import ConfigError
 from coordtok.config.schema import DiTModelConfig, SamplerConfig
 from coordtok.diffusion.samplers import Velocity
+from coordtok.errors import ConfigError
 from coordtok.geometry.triplane import Triplane, pack, unpack
 from coordtok.models.conditioning import NO_CLASS
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import torch
 
-from coordtok.config.errors import ConfigError
 from coordtok.config.schema import SamplerConfig
+from coordtok.errors import ConfigError
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(x_BM, time_B) to v_BM."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from coordtok.geometry.triplane import Triplane
 
 

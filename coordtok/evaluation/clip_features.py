@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from coordtok.config.errors import DataError
-from coordtok.evaluation.clip_reader import ClipBatch
+from coordtok.data.clip_reader import ClipBatch
+from coordtok.errors import DataError
 from coordtok.evaluation.features import FeatureChoice, FeatureNetwork, load_features
 from coordtok.evaluation.frechet import FEWEST, frechet_distance
 

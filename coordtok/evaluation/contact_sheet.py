@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from coordtok.config.errors import one_line
+from coordtok.errors import one_line
 
 INK, FAINT, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
 MARGIN, GAP = 16, 2

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from coordtok.config.errors import ConfigError, DataError, one_line
+from coordtok.errors import ConfigError, DataError, one_line
 
 TRANSNETV2 = "transnetv2"
 USUAL_FRAMES = 16

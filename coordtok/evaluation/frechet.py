@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from coordtok.config.errors import DataError
+from coordtok.errors import DataError
 
 FEWEST = 2
 

@@ -14,18 +14,18 @@ import torch
 from tqdm import tqdm
 
 from coordtok import distributed
-from coordtok.config.errors import ConfigError, DataError
-from coordtok.data.codec import UnreadableVideo, decode_frames
-from coordtok.data.files import check_new, whole_folder
+from coordtok.data.clip_reader import ClipBatch, ClipReader
+from coordtok.data.clips import Clip, ClipChoice, to_csv
 from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
+from coordtok.errors import ConfigError, DataError
 from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker, distances
-from coordtok.evaluation.clip_reader import ClipBatch, ClipReader
-from coordtok.evaluation.clips import Clip, ClipChoice, to_csv
 from coordtok.evaluation.features import FeatureChoice
 from coordtok.evaluation.over_ranks import each_batch, merge_features
 from coordtok.evaluation.report import definitions, describe_clips, describe_shards
 from coordtok.evaluation.results import CLIPS, write_report
-from coordtok.pretrained.load import usable_device
+from coordtok.pretrained.read import usable_device
+from coordtok.storage.files import check_new, whole_folder
+from coordtok.video.codec import UnreadableVideo, decode_frames
 
 SUFFIX = ".mp4"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 
 SMALLEST_ERROR = 1e-10
 """Floor of the mean squared error, on [0, 1]: identical frames score 100 dB, not infinity."""

@@ -8,9 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from coordtok import distributed
-from coordtok.config.errors import DataError
+from coordtok.data.clip_reader import ClipBatch
+from coordtok.errors import DataError
 from coordtok.evaluation.clip_features import FeatureSets
-from coordtok.evaluation.clip_reader import ClipBatch
 from coordtok.evaluation.scoring import Scores, best, worst
 
 T = TypeVar("T")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from coordtok.data.clips import Clip, ClipChoice, names
 from coordtok.data.index import ShardIndex
 from coordtok.data.loader import OpenedShards
-from coordtok.evaluation.clips import Clip, ClipChoice, names
-from coordtok.evaluation.reconstruction import Decoding
 from coordtok.evaluation.scoring import ClipScore
 from coordtok.evaluation.side_by_side import tokens_per_clip
+from coordtok.inference.reconstruction import Decoding
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.fingerprint import fingerprint

@@ -18,13 +18,13 @@ from typing import Any
 
 from PIL import Image
 
-from coordtok.data.files import whole_folder
+from coordtok.data.clips import Clip, names, to_csv
 from coordtok.data.index import ShardIndex
-from coordtok.evaluation.clips import Clip, names, to_csv
 from coordtok.evaluation.contact_sheet import Entry, contact_sheet
 from coordtok.evaluation.report import clip_rows, correlation, table
 from coordtok.evaluation.scatter import Axis, scatter
 from coordtok.evaluation.scoring import ClipScore, Scores, best, worst
+from coordtok.storage.files import whole_folder
 
 REPORT, TABLE = "report.json", "report.md"
 CLIPS, PER_CLIP = "clips.csv", "per_clip.csv"

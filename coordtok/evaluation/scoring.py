@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from coordtok.config.errors import CheckpointError
+from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.loader import SkippedSample
+from coordtok.errors import CheckpointError
 from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker
-from coordtok.evaluation.clip_reader import ClipBatch
 from coordtok.evaluation.metrics import motion, psnr, ssim
-from coordtok.evaluation.reconstruction import Decoding
 from coordtok.geometry.pixels import from_uint8, to_uint8
+from coordtok.inference.reconstruction import Decoding
 from coordtok.losses.perceptual import PerceptualDistance
 from coordtok.models.tokenizer import CoordTok
 

@@ -14,23 +14,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from coordtok.config.errors import one_line
 from coordtok.config.schema import TokenizerModelConfig
-from coordtok.data.files import whole_folder
-from coordtok.data.source import SourceVideo, open_video
-from coordtok.data.writer import Mp4Writer
-from coordtok.evaluation.frame_range import FrameRange
+from coordtok.errors import one_line
 from coordtok.evaluation.metrics import psnr
-from coordtok.evaluation.reconstruction import (
+from coordtok.geometry.groups import Grouping
+from coordtok.geometry.pixels import from_uint8
+from coordtok.inference.frame_range import FrameRange
+from coordtok.inference.reconstruction import (
     Decoding,
     Fit,
     Reconstruction,
     reconstruct,
 )
-from coordtok.evaluation.windows import frames_to_read, naming
-from coordtok.geometry.groups import Grouping
-from coordtok.geometry.pixels import from_uint8
+from coordtok.inference.windows import frames_to_read, naming
 from coordtok.models.tokenizer import CoordTok
+from coordtok.storage.files import whole_folder
+from coordtok.video.mp4 import Mp4Writer
+from coordtok.video.source import SourceVideo, open_video
 
 logger = logging.getLogger(__name__)
 

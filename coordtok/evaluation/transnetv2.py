@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from coordtok.evaluation.features import checked
 
 NAME = "TransNetV2 trunk"

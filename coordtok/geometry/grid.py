@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 
 Size3 = tuple[int, int, int]
 

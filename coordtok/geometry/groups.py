@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from coordtok.geometry.grid import PatchGrid
 
 Grouping = Literal["strided", "contiguous", "random"]

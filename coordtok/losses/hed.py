@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from coordtok.config.errors import CheckpointError, ConfigError, one_line
+from coordtok.errors import CheckpointError, ConfigError, one_line
 from coordtok.losses.vgg import BLOCKS, convolution_names
 from coordtok.losses.vgg_files import HED
 

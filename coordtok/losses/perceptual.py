@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from coordtok.config.errors import CheckpointError, ConfigError
+from coordtok.errors import CheckpointError, ConfigError
 from coordtok.losses import hed
 from coordtok.losses.vgg import BLOCKS, SMALLEST_SIDE, VGGFeatures
 from coordtok.losses.vgg_files import (

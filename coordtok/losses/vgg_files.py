@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from coordtok.config.errors import CheckpointError, ConfigError
+from coordtok.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from fractions import Fraction
 
 import torch
 
-from coordtok.config.errors import ConfigError, DataError
 from coordtok.config.schema import ModelConfig, TokenizerModelConfig
+from coordtok.errors import ConfigError, DataError
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.triplane import PLANE_AXES, Triplane
 

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.schema import DiTModelConfig
+from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.patches import patchify, unpatchify
 from coordtok.geometry.triplane import PLANE_AXES, Triplane, plane_shape
@@ -162,7 +162,7 @@ class TriplaneDiT(nn.Module):
 
         device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
         """
-        from coordtok.pretrained.load import load_model  # on demand: models stand without exports
+        from coordtok.pretrained.read import load_model  # on demand: models stand without exports
 
         model, card = load_model(cls, "dit", folder, device, dtype)
         model.settings = card.settings

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from coordtok.config.errors import ConfigError
 from coordtok.config.schema import TokenizerModelConfig
+from coordtok.errors import ConfigError
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping, patch_groups
 from coordtok.geometry.patches import write
 from coordtok.geometry.pixels import overwrite_padding, real_frames
@@ -57,7 +57,7 @@ class CoordTok(nn.Module):
 
         device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
         """
-        from coordtok.pretrained.load import load_model  # on demand: models stand without exports
+        from coordtok.pretrained.read import load_model  # on demand: models stand without exports
 
         model, card = load_model(cls, "coordtok", folder, device, dtype)
         model.points_per_pass = card.settings.points_per_pass

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import coordtok
-from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import (
     DiTModelConfig,
@@ -21,6 +20,7 @@ from coordtok.config.schema import (
     TokenizerModelConfig,
 )
 from coordtok.data.latents import TokenizerId
+from coordtok.errors import CheckpointError, ConfigError
 
 FORMAT = "coordtok export"
 VERSION = 1

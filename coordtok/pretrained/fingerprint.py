@@ -10,7 +10,7 @@ import torch
 
 from coordtok.config.load import to_dict
 from coordtok.pretrained.card import read_card
-from coordtok.pretrained.load import open_weights
+from coordtok.pretrained.read import open_weights
 
 
 def fingerprint(folder: str | Path) -> str:

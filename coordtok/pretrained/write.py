@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from coordtok.config.errors import CheckpointError
+from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import CONFIG, WEIGHTS, Card, is_export_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -23,7 +23,7 @@ import torch
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from coordtok import distributed
-from coordtok.config.errors import CheckpointError, one_line
+from coordtok.errors import CheckpointError, one_line
 from coordtok.train.ema import EMA
 from coordtok.train.run_folder import write_atomically
 

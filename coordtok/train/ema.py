@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from coordtok import distributed
-from coordtok.config.errors import CheckpointError
+from coordtok.errors import CheckpointError
 
 FILE = "ema_rank_{:05d}.safetensors"
 

@@ -21,8 +21,8 @@ from deepspeed.utils import logger as deepspeed_logger
 from torch import nn
 
 from coordtok import distributed
-from coordtok.config.errors import ConfigError, one_line
 from coordtok.config.schema import OptimConfig, RunConfig
+from coordtok.errors import ConfigError, one_line
 
 STAGES = (1, 2, 3)
 SECTIONS = ("bf16", "fp16", "zero_optimization", "activation_checkpointing", "data_types", "aio")

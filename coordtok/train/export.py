@@ -5,10 +5,10 @@ from typing import Literal
 
 import torch
 
-from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build
 from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.data.latents import TokenizerId
+from coordtok.errors import CheckpointError
 from coordtok.models.build import build_model
 from coordtok.pretrained.card import (
     WEIGHTS,
@@ -17,7 +17,7 @@ from coordtok.pretrained.card import (
     Origin,
     TokenizerSettings,
 )
-from coordtok.pretrained.load import first_difference
+from coordtok.pretrained.read import first_difference
 from coordtok.pretrained.write import check_target, write_export
 from coordtok.train.checkpoint import TrainState, find_damage, read_state
 from coordtok.train.ema import has_ema, read_ema

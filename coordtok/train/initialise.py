@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from coordtok import distributed
-from coordtok.config.errors import CheckpointError
 from coordtok.config.schema import ModelConfig
-from coordtok.pretrained.load import first_difference
+from coordtok.errors import CheckpointError
+from coordtok.pretrained.read import first_difference
 from coordtok.train.weights import Weights, read_weights
 
 FREE_TO_CHANGE = {"legacy_padding"}

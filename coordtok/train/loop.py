@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 
 from coordtok import distributed
-from coordtok.config.errors import TrainingError, UserError
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.data.loader import Batch, EvalLoader, LoaderState
+from coordtok.errors import TrainingError, UserError
 from coordtok.train import checkpoint
 from coordtok.train.checkpoint import TrainState
 from coordtok.train.clock import Clock

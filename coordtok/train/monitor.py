@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from coordtok import distributed
-from coordtok.config.errors import DataError, one_line
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
-from coordtok.data.pictures import write_picture
+from coordtok.errors import DataError, one_line
 from coordtok.train.run_folder import RunFolder, append_whole
+from coordtok.video.pictures import write_picture
 
 
 class Monitor:

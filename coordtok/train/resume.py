@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from coordtok import distributed
-from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import RunConfig
+from coordtok.errors import CheckpointError
 from coordtok.train.checkpoint import (
     MANIFEST,
     TrainState,

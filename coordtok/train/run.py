@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from coordtok import distributed
-from coordtok.config.errors import CheckpointError
 from coordtok.config.load import to_yaml
 from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.data.loader import EvalLoader, LoaderState, OpenedShards, TrainLoader, open_shards
+from coordtok.errors import CheckpointError
 from coordtok.train.checkpoint import TrainState, load_engine, read_state, rewind
 from coordtok.train.ema import EMA
 from coordtok.train.engine import (

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from coordtok.config.errors import CheckpointError
+from coordtok.errors import CheckpointError
 
 LOCK = "owner.lock"
 PATIENCE_SECONDS = 10

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from coordtok import distributed
-from coordtok.config.errors import TrainingError
 from coordtok.data.loader import Batch, EvalLoader, SkippedSample
+from coordtok.errors import TrainingError
 from coordtok.train.tasks.task import Task
 
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build
 from coordtok.config.schema import ModelConfig, RunConfig
+from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import CONFIG, WEIGHTS
-from coordtok.pretrained.load import read_export
+from coordtok.pretrained.read import read_export
 from coordtok.train.checkpoint import MANIFEST, committed, read_state
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from coordtok.config.errors import ConfigError, DataError, exit_on_user_error, one_line
+from coordtok.errors import ConfigError, DataError, exit_on_user_error, one_line
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coordtok.config.errors import ConfigError
 from coordtok.config.load import load_config, parse_yaml, preset_names, to_dict, to_yaml
 from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
+from coordtok.errors import ConfigError
 
 MINIMAL = {
     "run_dir": "runs/x",

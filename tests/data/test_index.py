@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 
-from coordtok.config.errors import DataError
 from coordtok.data.index import (
     SampleEntry,
     ShardEntry,
@@ -12,6 +11,7 @@ from coordtok.data.index import (
     default_lanes,
     lane_sizes,
 )
+from coordtok.errors import DataError
 
 
 def make_index(shards=3, lanes=3):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from coordtok.config.errors import DataError
 from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex, VideoSpec
 from coordtok.data.latents import LatentSpec, TokenizerId, TriplaneReader
 from coordtok.data.loader import LoaderState, TrainLoader, VideoWindows, open_shards
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.tars import digest, read_members, write_tar
+from coordtok.errors import DataError
 
 CHANNELS = 2
 SPEC = LatentSpec(

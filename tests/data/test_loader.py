@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from coordtok.config.errors import CheckpointError, ConfigError, DataError
 from coordtok.data.loader import EvalLoader, LoaderState, TrainLoader, VideoWindows, open_shards
 from coordtok.data.order import Cursor, sample_rng
+from coordtok.errors import CheckpointError, ConfigError, DataError
 
 READ = VideoWindows(frames=4, height=2, width=4)
 

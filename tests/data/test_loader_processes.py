@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.errors import DataError
 from coordtok.data.loader import EvalLoader, LoaderState, TrainLoader, VideoWindows, open_shards
 from coordtok.data.sequence import Item, SampleId
 from coordtok.data.workers import read_ahead
+from coordtok.errors import DataError
 
 READ = VideoWindows(frames=4, height=2, width=4)
 

@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from coordtok.config.errors import ConfigError
 from coordtok.data.order import (
     START,
     Cursor,
@@ -16,6 +15,7 @@ from coordtok.data.order import (
     shared_lanes,
     usable_workers,
 )
+from coordtok.errors import ConfigError
 
 SIZES = (7, 0, 5, 3, 6, 4, 2, 0, 1, 5)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordtok.config.errors import DataError
-from coordtok.data.codec import encode_raw
 from coordtok.data.index import INDEX_NAME
 from coordtok.data.member import UnreadableSample
 from coordtok.data.shards import load_index, open_shards, retry
+from coordtok.errors import DataError
+from coordtok.video.codec import encode_raw
 
 FIX = "data_prep.verify_shards .*--write-index"
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from coordtok.config.errors import CheckpointError
 from coordtok.data.loader import LoaderState, open_shards
 from coordtok.data.order import Cursor
+from coordtok.errors import CheckpointError
 
 STATE = LoaderState(
     14,

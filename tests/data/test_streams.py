@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordtok.config.errors import DataError
-from coordtok.data.codec import encode_raw
 from coordtok.data.index import INDEX_NAME
 from coordtok.data.loader import EvalLoader, TrainLoader, VideoWindows, open_shards
 from coordtok.data.shards import load_index
+from coordtok.errors import DataError
+from coordtok.video.codec import encode_raw
 
 READ = VideoWindows(frames=4, height=2, width=4)
 SIZES = (5, 4, 3, 6, 5, 0, 5, 5)

@@ -5,10 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from coordtok.config.errors import DataError
-from coordtok.data.codec import encode_h264, encode_raw
-from coordtok.data.files import write_whole
 from coordtok.data.tars import index_tar, read_members, write_tar
+from coordtok.errors import DataError
+from coordtok.storage.files import write_whole
+from coordtok.video.codec import encode_h264, encode_raw
 
 
 def video(frames=5):

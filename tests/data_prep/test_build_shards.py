@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import webdataset
 
-from coordtok.config.errors import ConfigError, DataError
-from coordtok.data.codec import decode_frames
 from coordtok.data.index import ShardIndex
-from coordtok.data.source import open_video, resize_and_crop
+from coordtok.errors import ConfigError, DataError
+from coordtok.video.codec import decode_frames
+from coordtok.video.source import open_video, resize_and_crop
 from data_prep.build_shards import build
 from data_prep.options import RunOptions
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.errors import ConfigError, DataError
 from data_prep.datasets import scan
 
 

@@ -3,14 +3,14 @@ import sys
 
 import pytest
 
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.errors import ConfigError, DataError
 from data_prep.build_shards import build
 from data_prep.distributors import Done, LocalProcesses, Progress, make_distributor
 from data_prep.options import RunOptions
 
 WORK = """
 import os
-from coordtok.config.errors import DataError
+from coordtok.errors import DataError
 
 def double(task, report):
     report(task)

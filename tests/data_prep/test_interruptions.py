@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from coordtok.config.errors import DataError
+from coordtok.errors import DataError
 from data_prep.build_shards import build
 from data_prep.options import RunOptions
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from data_prep.options import BuildOptions, parse
 
 NEEDED = ["--input", "in", "--output", "out"]

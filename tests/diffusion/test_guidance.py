@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from coordtok import Triplane
-from coordtok.config.errors import ConfigError
 from coordtok.config.schema import DiTModelConfig, SamplerConfig
 from coordtok.diffusion.guidance import check_guidance, flat_velocity, guided_velocity
+from coordtok.errors import ConfigError
 
 X = torch.arange(6, dtype=torch.float32).view(3, 2)
 LABEL = torch.tensor([4, 0, -1])

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from coordtok import TriplaneDiT
-from coordtok.config.errors import ConfigError
 from coordtok.config.schema import DiTModelConfig, SamplerConfig
 from coordtok.diffusion.guidance import flat_velocity, guided_velocity
 from coordtok.diffusion.samplers import evaluations, sample
+from coordtok.errors import ConfigError
 from tests.diffusion import mixture
 
 COUNT = 5000

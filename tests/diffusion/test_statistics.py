@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from coordtok.config.errors import ConfigError
 from coordtok.diffusion.statistics import LatentStatistics
+from coordtok.errors import ConfigError
 from coordtok.geometry.triplane import Triplane
 
 STORED = {

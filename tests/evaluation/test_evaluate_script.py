@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from coordtok.data.writer import Mp4Writer
 from coordtok.evaluation.contact_sheet import MARGIN
 from coordtok.evaluation.metrics import motion, psnr, ssim
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.tokenizer import CoordTok
+from coordtok.video.mp4 import Mp4Writer
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 Run = Callable[..., int]

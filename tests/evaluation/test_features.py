@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.data.clip_reader import ClipBatch
+from coordtok.errors import ConfigError, DataError
 from coordtok.evaluation.clip_features import FeatureTaker, distances
-from coordtok.evaluation.clip_reader import ClipBatch
 from coordtok.evaluation.features import FeatureChoice, Preparation, load_features
 
 Save = Callable[[nn.Module], Path]

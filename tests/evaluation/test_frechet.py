@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coordtok.config.errors import DataError
+from coordtok.errors import DataError
 from coordtok.evaluation.frechet import frechet_distance
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from coordtok.evaluation.metrics import SMALLEST_ERROR, check_ssim, motion, psnr, ssim
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from coordtok.geometry.grid import PatchGrid
 
 GRID = PatchGrid(size=(6, 8, 30), patch=(2, 8, 5))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import patch_groups
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coordtok.config.errors import ConfigError
+from coordtok.errors import ConfigError
 from coordtok.losses.perceptual import PerceptualDistance, load_perceptual
 from coordtok.losses.vgg import VGGFeatures
 from tests.losses.random_vgg import random_heads, random_vgg, reference, write_keras, write_vgg

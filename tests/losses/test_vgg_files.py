@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from coordtok.config.errors import CheckpointError, UserError
+from coordtok.errors import CheckpointError, UserError
 from coordtok.losses import perceptual, vgg_files
 from coordtok.losses.perceptual import load_perceptual
 from coordtok.losses.vgg_files import HED, LPIPS_HEADS, VGG16, Published

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from coordtok import Triplane, TriplaneDiT
-from coordtok.config.errors import CheckpointError, DataError
 from coordtok.config.schema import DiTModelConfig
+from coordtok.errors import CheckpointError, DataError
 from coordtok.geometry.triplane import PLANE_AXES, plane_shape
 from coordtok.models.conditioning import (
     TimeEmbedding,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from coordtok.config.errors import ConfigError, DataError
+from coordtok.errors import ConfigError, DataError
 from coordtok.geometry.groups import patch_groups
 from coordtok.geometry.patches import gather, unpatchify
 from coordtok.geometry.pixels import from_uint8

@@ -7,7 +7,7 @@ import torch
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings
 from coordtok.pretrained.write import write_export
-from tests.tiny import DEEP as CONFIG
+from tests.support.tiny import DEEP as CONFIG
 
 CARD = Card(CONFIG, TokenizerSettings(12), Origin("ema", 40, {"data": [{"fps": 25.0}]}))
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coordtok import CoordTok
-from coordtok.config.errors import CheckpointError, ConfigError
+from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.write import write_export
 from tests.pretrained.conftest import CARD, CONFIG

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from coordtok import CoordTok, Triplane
 from coordtok.pretrained.card import read_card
 
-FOLDER = Path(__file__).parents[1] / "data/export_v1"
+FOLDER = Path(__file__).parents[1] / "fixtures/export_v1"
 
 
 def test_it_loads_and_gives_what_it_gave() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from coordtok.config.errors import CheckpointError
+from coordtok.errors import CheckpointError
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Origin, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint

@@ -1,6 +1,6 @@
 """The authors' weights, imported: planes and pixels are those of the authors' code.
 
-tests/data/official was made by `release.Release`, which stands for that code; the authors' own
+tests/fixtures/official was made by `release.Release`, which stands for that code; the authors' own
 outputs are ten megabytes, which tests use where they lie beside the repository.
 """
 
@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from coordtok import CoordTok, Triplane
-from coordtok.config.errors import CheckpointError, ConfigError
+from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import read_card
-from coordtok.pretrained.official import ImportOptions, import_official
+from coordtok.pretrained.official.convert import ImportOptions, import_official
 from tests.pretrained.release import TINY, L, Release, S, Sizes, random_weights
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = ROOT / "tests/data/official"
+COMMITTED = ROOT / "tests/fixtures/official"
 AUTHORS = ROOT.parent / "shared/official_fixture"
 FIXTURES = [
     COMMITTED,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.errors import CheckpointError
-from coordtok.pretrained.official_file import load_official, official_kind, tensors_of
+from coordtok.errors import CheckpointError
+from coordtok.pretrained.official.release_file import load_official, official_kind, tensors_of
 
 
 class Trap:

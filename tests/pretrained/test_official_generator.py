@@ -1,7 +1,7 @@
 """The authors' generator, imported: its velocity is that of the authors' code.
 
-tests/data/official/generator.pt was made by `release_generator`, which stands for that code; the
-authors' own outputs are six megabytes, which tests use where they lie beside the repository.
+tests/fixtures/official/generator.pt was made by `release_generator`, which stands for that code;
+the authors' own outputs are six megabytes, which tests use where they lie beside the repository.
 """
 
 import argparse
@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from coordtok import Triplane, TriplaneDiT
-from coordtok.config.errors import CheckpointError, ConfigError
+from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.fingerprint import fingerprint
-from coordtok.pretrained.official import ImportOptions, import_official
-from coordtok.pretrained.official_log import read_statistics
+from coordtok.pretrained.official.convert import ImportOptions, import_official
+from coordtok.pretrained.official.statistics_log import read_statistics
 from tests.pretrained.release_generator import Sizes, random_weights, velocity
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = ROOT / "tests/data/official"
+COMMITTED = ROOT / "tests/fixtures/official"
 AUTHORS = ROOT.parent / "shared/official_fixture"
 FIXTURES = [
     COMMITTED,

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from coordtok.config.errors import ConfigError
 from coordtok.config.load import load_config
+from coordtok.errors import ConfigError
 from coordtok.train.engine import load_sharding, rank_batch
 
 ROOT = Path(__file__).parents[2]

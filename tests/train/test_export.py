@@ -12,16 +12,16 @@ import torch
 import yaml
 
 from coordtok import CoordTok
-from coordtok.config.errors import CheckpointError
 from coordtok.config.load import build
 from coordtok.config.schema import RunConfig
+from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import read_card
 from coordtok.train.checkpoint import read_state
 from coordtok.train.export import export_checkpoint
 from coordtok.train.initialise import _check_same_model
 from coordtok.train.tasks.tokenizer import TokenizerTask
 from coordtok.train.weights import read_weights
-from tests.train.conftest import ROOT, TINY, Run
+from tests.support.runs import ROOT, TINY, Run
 
 NewRun = Callable[..., Run]
 
@@ -137,7 +137,7 @@ def refused(source: Path, out: Path, match: str, weights=None) -> None:
 def test_sources_that_hold_no_weights(trained: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused(tmp_path / "nowhere", out, r"nowhere holds no weights: .* name an export, a step_\*")
-    refused(ROOT / "tests/data/export_v1", out, "export_v1 is an export already; name a run")
+    refused(ROOT / "tests/fixtures/export_v1", out, "export_v1 is an export already; name a run")
     empty = tmp_path / "empty"
     (empty / "checkpoints").mkdir(parents=True)
     refused(empty, out, "empty holds no weights")

@@ -16,10 +16,10 @@ from coordtok import TriplaneDiT
 from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.latents import LatentSpec, TokenizerId
 from coordtok.data.tars import index_tar
-from coordtok.latents.generation import Generation, generate, plane_rows
+from coordtok.inference.generation import Generation, generate, plane_rows
 from coordtok.train.checkpoint import committed, read_state
 from coordtok.train.export import export_checkpoint
-from tests.train.conftest import FP32, Run, add_member
+from tests.support.runs import FP32, Run, add_member
 from tests.train.test_resume import kill_at_random
 
 MODEL = {

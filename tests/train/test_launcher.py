@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.train.conftest import FP32, ROOT, Run, free_port
+from tests.support.runs import FP32, ROOT, Run, free_port
 from tests.train.test_resume import wait_for_step
 
 NewRun = Callable[..., Run]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coordtok.config.errors import CheckpointError
 from coordtok.config.schema import OptimConfig
+from coordtok.errors import CheckpointError
 from coordtok.evaluation.metrics import psnr
 from coordtok.train.run_folder import RunFolder, append_whole
 from coordtok.train.schedule import learning_rate

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.errors import ConfigError
 from coordtok.config.load import build
 from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.loader import Batch
 from coordtok.data.sequence import SampleId
+from coordtok.errors import ConfigError
 from coordtok.geometry.patches import gather
 from coordtok.geometry.pixels import from_uint8
 from coordtok.losses.perceptual import load_perceptual
 from coordtok.train.tasks.tokenizer import TokenizerTask
 from tests.losses.random_vgg import write_vgg
-from tests.train.conftest import TINY, Run
+from tests.support.runs import TINY, Run
 
 NewRun = Callable[..., Run]
 WEIGHT = 0.5

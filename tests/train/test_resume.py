@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from coordtok.train.checkpoint import committed
-from tests.train.conftest import FP32, Run
+from tests.support.runs import FP32, Run
 
 NewRun = Callable[..., Run]
 JSONS = ["zero1", "zero2", "zero3", "zero3_fp32", "zero3_offload"]

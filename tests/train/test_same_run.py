@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from coordtok.config.errors import CheckpointError
 from coordtok.config.load import load_config, to_dict
 from coordtok.config.schema import RunConfig
+from coordtok.errors import CheckpointError
 from coordtok.train.checkpoint import TrainState
 from coordtok.train.resume import check_same_run
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from coordtok import distributed
-from coordtok.config.errors import CheckpointError, ConfigError
 from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.data.info import NO_LABEL
 from coordtok.data.latents import LatentSpec, TokenizerId, TriplaneReader
@@ -23,8 +22,9 @@ from coordtok.data.loader import Batch, OpenedShards, SampleId
 from coordtok.data.order import sample_rng
 from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
 from coordtok.diffusion.statistics import LatentStatistics
+from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.triplane import Triplane, latent_size, pack, unpack
-from coordtok.latents.generation import Generation, frame_rows, generate, plane_rows
+from coordtok.inference.generation import Generation, frame_rows, generate, plane_rows
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.fingerprint import fingerprint

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from coordtok import distributed
-from coordtok.config.errors import ConfigError
 from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.loader import Batch, VideoWindows
 from coordtok.data.order import sample_rng
+from coordtok.errors import ConfigError
 from coordtok.evaluation.metrics import psnr
+from coordtok.geometry.draw import draw_points, draw_slabs
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import patch_groups
 from coordtok.geometry.patches import gather, unpatchify, write
 from coordtok.geometry.pixels import from_uint8, to_uint8
-from coordtok.geometry.sampling import draw_points, draw_slabs
 from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perceptual
 from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.tokenizer import CoordTok

@@ -1,0 +1,177 @@
+"""How fast a preset trains on this machine, and what a step's time is spent on.
+
+The steps are the training loop's own (`Trainer.steps`): its engine, task and loader only stand
+behind a clock. Nothing is saved or validated.
+"""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from coordtok import distributed
+from coordtok.benchmarks.communication import traced_collective_seconds
+from coordtok.benchmarks.memory import peak_bytes, peak_kind, reset_peak
+from coordtok.benchmarks.phases import Clock, Timed
+from coordtok.benchmarks.synthetic import write_noise_latents, write_noise_shards
+from coordtok.benchmarks.table import Report, table
+from coordtok.config.load import to_dict
+from coordtok.config.schema import DiTModelConfig, RunConfig, ShardSource
+from coordtok.data.index import VideoSpec
+from coordtok.train.engine import Sharding, load_sharding
+from coordtok.train.loop import Trainer
+from coordtok.train.run import assemble
+from coordtok.train.run_folder import RunFolder
+from coordtok.train.signals import StopRequest, watch_launcher
+
+PHASES = ("data", "forward", "backward", "optimiser")
+_WARM_UP = 3
+_TRACED = 3
+
+
+def measure_training(
+    run: RunConfig, sharding_path: str, steps: int, own_shards: bool, work_folder: str | None
+) -> Report:
+    """Train `run` for `steps` measured steps and a few more; every rank calls this.
+
+    Args:
+        own_shards: read `run.data.shards`; otherwise noise, made in `work_folder`.
+
+    Raises:
+        UserError: as training does.
+    """
+    watch_launcher()
+    distributed.setup()
+    sharding = load_sharding(sharding_path, run, distributed.world_size())
+    with shared_folder(work_folder) as work:
+        if not own_shards:
+            run = _on_noise(run, work)
+        with trainer_to_measure(run, sharding, work, steps + _WARM_UP + _TRACED) as trainer:
+            figures = _measure(trainer, steps)
+    return _report(trainer.run, sharding, figures)
+
+
+@contextmanager
+def shared_folder(parent: str | None) -> Iterator[Path]:
+    """A temporary folder in `parent` for all ranks, there until all of them are done with it."""
+    with ExitStack() as stack:
+        made = distributed.run_on_main(lambda: stack.enter_context(TemporaryDirectory(dir=parent)))
+        yield Path(made)
+        distributed.barrier()
+
+
+@contextmanager
+def trainer_to_measure(
+    run: RunConfig, sharding: Sharding, work: Path, steps: int
+) -> Iterator[Trainer]:
+    """The trainer of `run` without what is no part of a step, for `steps` steps in `work`."""
+    run = replace(
+        run,
+        run_dir=str(work / "run"),
+        data=replace(run.data, val_shards=None),
+        train=replace(run.train, steps=steps),
+        optim=replace(run.optim, schedule="constant", warmup_steps=0),
+        wandb=replace(run.wandb, mode="disabled"),
+    )
+    folder = RunFolder(run.run_dir)
+    distributed.run_on_main(folder.create)
+    trainer = assemble(run, sharding, folder, None, None, False, StopRequest())
+    try:
+        yield trainer
+    finally:
+        trainer.monitor.close()
+
+
+def reading(run: RunConfig, shards: str) -> RunConfig:
+    """`run` on shards that were made for it."""
+    return replace(run, tokenizer=None, data=replace(run.data, shards=(ShardSource(shards),)))
+
+
+def lanes_for(run: RunConfig) -> int:
+    """As few as all loader processes need."""
+    return distributed.world_size() * max(1, run.data.workers)
+
+
+def _on_noise(run: RunConfig, work: Path) -> RunConfig:
+    """`run` on noise of the model's shape."""
+    folder, lanes, model = work / "noise", lanes_for(run), run.model
+
+    def write() -> str:
+        folder.mkdir()
+        if isinstance(model, DiTModelConfig):
+            return write_noise_latents(folder, model, lanes=lanes, samples_per_shard=2)
+        clip = VideoSpec(model.frames, model.height, model.width, None)
+        return write_noise_shards(folder, clip, lanes=lanes, shards_per_lane=1, samples_per_shard=2)
+
+    return reading(run, distributed.run_on_main(write))
+
+
+def _measure(trainer: Trainer, steps: int) -> dict[str, Any]:
+    clock = Clock(PHASES)
+    _put_clock(trainer, clock)
+    updates = shown_steps(trainer)
+    for _ in islice(updates, _WARM_UP):
+        clock.take()
+    device = distributed.device()
+    reset_peak(device)
+    taken = []
+    began = time.perf_counter()
+    for _ in islice(updates, steps):
+        now = time.perf_counter()
+        taken.append({"step": now - began, **clock.take()})
+        began = now
+    memory = max(distributed.gather(peak_bytes(device)))
+    communication = traced_collective_seconds(lambda: deque(updates, maxlen=0)) / _TRACED
+    return {**_medians(taken), "communication": communication, "peak_bytes": memory}
+
+
+def _put_clock(trainer: Trainer, clock: Clock) -> None:
+    """Have the clock stand between the loop and its parts."""
+    target: Any = trainer
+    target.engine = Timed(trainer.engine, clock, {"backward": "backward", "step": "optimiser"})
+    target.task = Timed(trainer.task, clock, {"loss": "forward"})
+    if trainer.ema is not None:
+        target.ema = Timed(trainer.ema, clock, {"update": "optimiser"})
+    fetch, batches = clock.timed("data", next), trainer.batches
+    target.batches = iter(lambda: fetch(batches), None)
+
+
+def shown_steps(trainer: Trainer) -> Iterator[int]:
+    """The trainer's steps, on its progress bar."""
+    began = time.perf_counter()
+    for step, result in trainer.steps():
+        rate = step * trainer.run.train.global_batch / (time.perf_counter() - began)
+        trainer.monitor.step(result.losses["loss"], rate)
+        yield step
+
+
+def _medians(taken: list[dict[str, float]]) -> dict[str, float]:
+    """Median seconds of a step and its phases; `other` is the rest of the step."""
+    medians = {name: statistics.median(each[name] for each in taken) for name in taken[0]}
+    rest = [each["step"] - sum(each[phase] for phase in PHASES) for each in taken]
+    return {**medians, "other": statistics.median(rest)}
+
+
+def _report(run: RunConfig, sharding: Sharding, figures: dict[str, Any]) -> Report:
+    ranks, batch = distributed.world_size(), run.train.global_batch
+    rate = batch / figures["step"]
+    rows = [["of a step", "ms", "share"]]
+    for name in (*PHASES, "other", "step", "communication"):
+        seconds = figures[name]
+        rows.append([name, f"{1000 * seconds:.1f}", f"{100 * seconds / figures['step']:.0f} %"])
+    kind = peak_kind(distributed.device())
+    text = [
+        f"ranks {ranks}, ZeRO-{sharding.stage}, {sharding.precision}, {batch} clips a step: "
+        f"{rate:.2f} clips/s, peak memory {figures['peak_bytes'] / 2**20:,.0f} MiB a {kind}",
+        table(rows),
+    ]
+    settings = {"ranks": ranks, "sharding": sharding.config, "run": to_dict(run)}
+    return Report(
+        {"settings": settings, "train": {"clips_per_s": rate, **figures}}, "\n".join(text)
+    )

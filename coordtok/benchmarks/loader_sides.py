@@ -1,0 +1,97 @@
+"""The sides of the loader benchmark: each reads a window and its patches, and can do the bare
+minimum of it, which no loader of the same files could beat.
+
+Shapes: B one clip, T frames, H rows, W columns, N patches, 3 colours; P stands for pt, ph, pw.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from coordtok.benchmarks.loader_clips import SHUFFLE_BLOCK, ClipSettings, Window
+from coordtok.benchmarks.plain_loader import cut_patches, decode_only, read_window
+from coordtok.data.loader import OpenedShards, TrainLoader, VideoWindows
+from coordtok.geometry.patches import gather
+
+
+class Output(NamedTuple):
+    """Both uint8."""
+
+    video_THW3: np.ndarray
+    patches_NP3: np.ndarray
+
+
+class Side(Protocol):
+    def read(self, window: Window) -> Output:
+        """The window; sides that are a sequence must be asked in its order."""
+
+    def bare(self, window: Window) -> Callable[[], None]:
+        """An action that decodes the window from its file, or from the memory where that is
+        small, and no more."""
+
+
+class FullSizeVideo:
+    """The straightforward loader."""
+
+    def __init__(self, settings: ClipSettings) -> None:
+        self._settings = settings
+
+    def read(self, window: Window) -> Output:
+        size, patch = self._settings.size, self._settings.patch
+        video_THW3 = read_window(window.video, window.start_in_video, size)
+        index_N3 = self._settings.draw(window.id)
+        return Output(video_THW3, cut_patches(video_THW3, index_N3, patch))
+
+    def bare(self, window: Window) -> Callable[[], None]:
+        return lambda: _decode(window.video, window.start_in_video, self._settings)
+
+
+class Shards:
+    """The project's path: a `TrainLoader` that reads in this process, and `gather`."""
+
+    def __init__(self, opened: OpenedShards, settings: ClipSettings) -> None:
+        self._opened, self._settings = opened, settings
+        self._places = {
+            sample.key: (shard, number)
+            for shard, entry in enumerate(opened.index.shards)
+            for number, sample in enumerate(entry.samples)
+        }
+        self._buffer = np.empty((*settings.size, 3), np.uint8)
+        loader = TrainLoader(
+            [opened],
+            VideoWindows(*settings.size),
+            seed=settings.seed,
+            rank=0,
+            world_size=1,
+            micro_batch=1,
+            workers=0,
+            prefetch=1,
+            shuffle_block=SHUFFLE_BLOCK,
+        )
+        self._batches = iter(loader)
+
+    def read(self, window: Window) -> Output:
+        batch, _ = next(self._batches)
+        assert batch.ids == (window.id,), f"{batch.ids} came where {window.id} is next"
+        video_BTHW3 = batch.data["video"]
+        index_BN3 = torch.from_numpy(self._settings.draw(window.id))[None]
+        patches_BNP3 = gather(video_BTHW3, index_BN3, self._settings.patch)
+        return Output(video_BTHW3[0].numpy(), patches_BNP3[0].numpy())
+
+    def bare(self, window: Window) -> Callable[[], None]:
+        sample = self._opened.reader.sample(*self._places[window.id.key])
+        if "npy" not in sample.entry.files:
+            stored = sample.read("mp4")
+            return lambda: _decode(stored, window.start_in_sample, self._settings)
+        frame_bytes = self._buffer[0].nbytes
+        header = sample.entry.files["npy"][1] - sample.entry.frames * frame_bytes
+        offset = header + window.start_in_sample * frame_bytes
+        return lambda: sample.read_into("npy", offset, self._buffer.reshape(-1).data)
+
+
+def _decode(video: Path | bytes, start: int, settings: ClipSettings) -> None:
+    decoded = decode_only(video, start, settings.size[0])
+    assert decoded == settings.size[0], f"{decoded} frames of the window decode"

@@ -1,0 +1,264 @@
+"""A dataset of video shards to one of latent shards, on any number of ranks.
+
+Each video shard becomes one latent shard of the same name, so that lanes stay what they were. Rank
+r encodes every R-th shard of those that are not done; every forward pass has the same shape, and
+what a shard holds and sums up to does not depend on who made it. Rank 0 adds the sums up in the
+order of the shards and writes `index.json` last. Killed at any moment, the same command goes on
+after the shards that are complete.
+
+    OUTPUT/  encode.json   the settings, then the summary    *.tar   skipped.jsonl   index.json
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from coordtok import distributed
+from coordtok.data.index import INDEX_NAME, ShardIndex, VideoSpec, lane_sizes
+from coordtok.data.latents import LatentSpec, PlaneType, TokenizerId
+from coordtok.data.sequence import SkippedSample
+from coordtok.data.shards import OpenedShards
+from coordtok.data.video_reader import VideoWindows
+from coordtok.errors import CheckpointError, ConfigError, DataError, one_line
+from coordtok.inference.channel_sums import Moments
+from coordtok.inference.encoder_clips import ClipBatch, ClipSource, batches
+from coordtok.inference.latent_shard import WORK, ShardRecord, StoredPlanes, write_shard
+from coordtok.inference.window_choice import WindowChoice
+from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.write import DTYPES
+from coordtok.storage.claims import Claim
+from coordtok.storage.files import sole_owner, write_whole
+
+CLAIM = "encode.json"
+SKIPPED = "skipped.jsonl"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What is encoded, and how."""
+
+    windows: WindowChoice = field(default_factory=WindowChoice)
+    dtype: PlaneType = "bfloat16"
+    """Of the stored planes."""
+    batch: int = 4
+    """Clips of a forward pass."""
+    workers: int = 1
+    """Processes that read ahead; 0 reads and encodes in turns."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.workers < 0:
+            raise ConfigError(
+                f"batch is {self.batch} and workers {self.workers}; take at least 1 and 0"
+            )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A complete dataset of latents."""
+
+    clips: int
+    shards: int
+    lanes: int
+    bytes: int
+    skipped: int
+    """Videos of which a window could not be read."""
+
+
+def encode(
+    model: CoordTok,
+    tokenizer: TokenizerId,
+    source: OpenedShards,
+    output: Path,
+    how: Encoding,
+    *,
+    progress: bool = False,
+) -> tuple[Summary, int]:
+    """Encode `source` into the folder `output`, or go on with it; all ranks call it together.
+
+    Returns:
+        What is there now, and how many clips this call encoded on all ranks.
+
+    Raises:
+        DataError: frames of another size than the model's, nothing readable, no room, or an output
+            folder with something else in it.
+        ConfigError: the folder was begun with another model, other video or other settings.
+        CheckpointError: the model's planes are not finite.
+    """
+    config = model.config
+    read = VideoWindows(config.frames, config.height, config.width)
+    distributed.together(lambda: read.check(source.index, source.location))
+    claim = Claim(output, CLAIM, _settings(model, tokenizer, source.index, how))
+    with ExitStack() as owned:
+        finished = distributed.run_on_main(lambda: _begin(owned, claim, output))
+        if finished is not None:
+            return finished, 0
+        done = distributed.run_on_main(lambda: _complete(output, source.index))
+        clips = distributed.together(
+            lambda: _encode_own(model, ClipSource(source, read), output, how, done, progress)
+        )
+        summary = distributed.run_on_main(
+            lambda: _finish(model, tokenizer, source, output, how, claim)
+        )
+        return summary, sum(distributed.gather(clips))
+
+
+def _settings(
+    model: CoordTok, tokenizer: TokenizerId, index: ShardIndex, how: Encoding
+) -> dict[str, object]:
+    return {
+        "tokenizer": tokenizer.fingerprint,
+        "video": index.fingerprint,
+        "windows": str(how.windows),
+        "seed": None if how.windows.count is None else how.windows.seed,
+        "dtype": how.dtype,
+        "batch": how.batch,
+        "compute": str(next(model.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def _begin(owned: ExitStack, claim: Claim, output: Path) -> Summary | None:
+    """Take the folder; the summary if everything was done before."""
+    owned.enter_context(sole_owner(output, "encode.py"))
+    before = claim.take()
+    if before is not None and (output / INDEX_NAME).exists():
+        shutil.rmtree(output / WORK, ignore_errors=True)
+        return Summary(**before)
+    (output / WORK).mkdir(exist_ok=True)
+    return None
+
+
+def _complete(output: Path, index: ShardIndex) -> set[int]:
+    """The shards that an earlier call completed, by their place in the index."""
+    names = [shard.name for shard in index.shards]
+    return {place for place, name in enumerate(names) if ShardRecord.load(output, name)}
+
+
+def _encode_own(
+    model: CoordTok,
+    clips: ClipSource,
+    output: Path,
+    how: Encoding,
+    done: set[int],
+    progress: bool,
+) -> int:
+    """This rank's share of the shards that are not done; returns how many clips it was."""
+    pending = [place for place in range(len(clips.index.shards)) if place not in done]
+    own = pending[distributed.rank() :: distributed.world_size()]
+    length = model.config.frames
+    windows = {place: [*how.windows.of_shard(clips.index, place, length)] for place in own}
+    items = clips.clips(
+        [window for place in own for window in windows[place]],
+        workers=how.workers,
+        prefetch=how.batch,
+    )
+    total = sum(map(len, windows.values()))
+    with tqdm(total=total, unit="clip", disable=not progress, desc="encode") as bar:
+        for place in own:
+            skipped: list[SkippedSample] = []
+            write_shard(
+                output / clips.index.shards[place].name,
+                batches(islice(items, len(windows[place])), how.batch, skipped),
+                _encoder(model, DTYPES[how.dtype], bar.update),
+                Moments(model.config.plane_channels),
+                skipped,
+            )
+            for each in skipped:
+                tqdm.write(f"skipped: {each}")
+    return total
+
+
+def _encoder(
+    model: CoordTok, dtype: torch.dtype, on_encoded: Callable[[int], object]
+) -> Callable[[ClipBatch], list[StoredPlanes]]:
+    @torch.no_grad()
+    def encode_batch(batch: ClipBatch) -> list[StoredPlanes]:
+        planes = model.encode(batch.video_BTHW3, batch.num_frames)
+        stored = planes.to("cpu", dtype)
+        if not all(plane.isfinite().all() for plane in stored):
+            raise CheckpointError(
+                f"the model's planes of {batch.keys[0]} or one of the next {len(batch.keys) - 1} "
+                "clips are not finite: use --compute float32 or an export of an earlier step"
+            )
+        on_encoded(len(batch.keys))
+        return [
+            {name: plane[clip].clone() for name, plane in stored._asdict().items()}
+            for clip in range(len(batch.keys))
+        ]
+
+    return encode_batch
+
+
+def _finish(
+    model: CoordTok,
+    tokenizer: TokenizerId,
+    source: OpenedShards,
+    output: Path,
+    how: Encoding,
+    claim: Claim,
+) -> Summary:
+    """Add up what the shards say of themselves; write what was skipped, and the index last."""
+    records = _records(output, source.index)
+    moments = Moments(model.config.plane_channels)
+    for record in records:
+        moments.merge(record.moments)
+    skipped = [each for record in records for each in record.skipped]
+    if not moments.count["xy"]:
+        raise DataError(f"no video in {source.location} can be read; the first: {skipped[0]}")
+    spec = LatentSpec(
+        video=VideoSpec(*model.config.video_size, source.index.video.fps),
+        dtype=how.dtype,
+        plane_size=model.config.plane_size,
+        channels=model.config.plane_channels,
+        tokenizer=tokenizer,
+        mean=moments.mean(),
+        std=moments.std(),
+    )
+    entries = tuple(record.entry for record in records)
+    lanes = _lanes([len(entry.samples) for entry in entries], source.index.lanes)
+    index = ShardIndex(spec.video, spec.codec(), lanes, entries)
+    summary = Summary(
+        clips=index.samples,
+        shards=len(entries),
+        lanes=lanes,
+        bytes=sum(entry.bytes for entry in entries),
+        skipped=len(skipped),
+    )
+    _write_skipped(output, skipped)
+    claim.complete(asdict(summary))
+    write_whole(output / INDEX_NAME, index.to_json().encode())
+    shutil.rmtree(output / WORK, ignore_errors=True)
+    return summary
+
+
+def _records(output: Path, index: ShardIndex) -> list[ShardRecord]:
+    records = []
+    for shard in index.shards:
+        record = ShardRecord.load(output, shard.name)
+        if record is None:
+            raise DataError(
+                f"{output / shard.name} was removed or changed meanwhile; run the same command "
+                "again to make it anew"
+            )
+        records.append(record)
+    return records
+
+
+def _lanes(shard_samples: Sequence[int], lanes: int) -> int:
+    """As many as the video has; fewer, a divisor of them, where a lane would have no latents."""
+    fitting = [n for n in range(1, lanes + 1) if lanes % n == 0]
+    return max(n for n in fitting if all(lane_sizes(shard_samples, n)))
+
+
+def _write_skipped(output: Path, skipped: Sequence[SkippedSample]) -> None:
+    lines = [
+        json.dumps({"shard": each.shard, "key": each.key, "reason": one_line(each.reason)}) + "\n"
+        for each in skipped
+    ]
+    write_whole(output / SKIPPED, "".join(lines).encode())

@@ -1,0 +1,132 @@
+"""Samples of a generator, each a function of the seed and its own number alone.
+
+What is random about sample i is drawn on the host from (seed, i), and forward passes have one
+shape throughout (the last chunk is padded with samples that nobody asked for), so that the same
+latents come out on any number of ranks, bit for bit.
+
+Shapes: B samples of a chunk, M all numbers of a latent, F frames, H rows, W columns, C channels;
+H', W' of the xy plane.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from coordtok.config.schema import DiTModelConfig, SamplerConfig
+from coordtok.data.order import sample_rng
+from coordtok.diffusion.guidance import Model, check_guidance, flat_velocity, guided_velocity
+from coordtok.diffusion.samplers import sample
+from coordtok.errors import CheckpointError, ConfigError
+from coordtok.geometry.pixels import to_uint8
+from coordtok.geometry.triplane import Triplane, latent_size, unpack
+from coordtok.models.tokenizer import CoordTok
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How samples are made."""
+
+    sampler: SamplerConfig
+    seed: int = 0
+    labels: tuple[int, ...] = ()
+    """The classes that samples take in turn, by their numbers; none takes no class."""
+    batch: int = 4
+    """Samples of a forward pass."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch is {self.batch}; make at least 1 sample at a time")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; it must be at least 0")
+        if not self.labels and self.sampler.guidance != 1:
+            raise ConfigError(
+                f"guidance is {self.sampler.guidance}, but no class is given; name one, or leave "
+                "it at 1"
+            )
+
+    def check(self, config: DiTModelConfig) -> None:
+        """Raise a `ConfigError` where the model cannot make such samples."""
+        check_guidance(self.sampler, config)
+        for label in self.labels:
+            if not 0 <= label < config.classes:
+                last = config.classes - 1
+                known = f"has the classes 0 to {last}" if config.classes else "knows no classes"
+                raise ConfigError(f"class {label} is asked for, but the model {known}")
+
+    def label_of(self, number: int) -> int:
+        """The class of sample `number`; there must be labels."""
+        return self.labels[number % len(self.labels)]
+
+
+def frame_rows(tokenizer: CoordTok, planes: Triplane, shown: int) -> list[np.ndarray]:
+    """For each latent (not normalised) a line of `shown` frames (F, H, W, 3) uint8, evenly spread
+    over its clip."""
+    frames = torch.linspace(0, tokenizer.config.frames - 1, shown).long()
+    return [
+        to_uint8(tokenizer.decode(planes.one(number), frames)[0]).cpu().numpy()
+        for number in range(len(planes.xy))
+    ]
+
+
+def plane_rows(planes: Triplane) -> list[np.ndarray]:
+    """For each normalised latent a line with every channel of its xy plane, as grey pictures
+    (C, H', W', 3) uint8 from -3 to 3 standard deviations."""
+    grey_BCRS = to_uint8(planes.xy.movedim(-1, 1) / 3)
+    return list(grey_BCRS.unsqueeze(-1).expand(*grey_BCRS.shape, 3).cpu().numpy())
+
+
+def chunks(count: int, batch: int) -> list[range]:
+    """The numbers of `count` samples, `batch` at a time; the last chunk may be shorter."""
+    return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
+
+
+def generate(
+    model: Model,
+    config: DiTModelConfig,
+    device: torch.device,
+    chunk: range,
+    how: Generation,
+    on_evaluation: Callable[[], object] = lambda: None,
+) -> Triplane:
+    """Normalised latents of the samples with the numbers `chunk`, at most `how.batch` of them.
+
+    on_evaluation: called after each forward pass of the sampler.
+
+    Raises:
+        ConfigError: settings that do not fit the model.
+        CheckpointError: what comes out is not finite.
+    """
+    how.check(config)
+    padded = range(chunk.start, chunk.start + how.batch)
+    size = latent_size(config.plane_size, config.plane_channels)
+    label_B = None
+    if how.labels:
+        label_B = torch.tensor([how.label_of(number) for number in padded], device=device)
+    inner = guided_velocity(flat_velocity(model, config), label_B, how.sampler)
+
+    def velocity(x_BM: torch.Tensor, time_B: torch.Tensor) -> torch.Tensor:
+        result = inner(x_BM, time_B)
+        on_evaluation()
+        return result
+
+    def draw(purpose: str) -> torch.Tensor:
+        return _normal(how.seed, padded, size, purpose).to(device)
+
+    latents_BM = sample(velocity, draw("noise"), how.sampler, lambda step: draw(f"step {step}"))
+    if not latents_BM.isfinite().all():
+        raise CheckpointError(
+            f"samples {chunk.start} to {chunk.stop - 1} are not finite; take more sampler steps, "
+            "float32, or weights of an earlier step"
+        )
+    return unpack(latents_BM[: len(chunk)], config.plane_size, config.plane_channels)
+
+
+def _normal(seed: int, samples: Sequence[int], size: int, purpose: str) -> torch.Tensor:
+    """(B, M) standard normal numbers, each row of its own sample."""
+    rows = [
+        sample_rng(seed, 0, 0, str(number), purpose).standard_normal(size, np.float32)
+        for number in samples
+    ]
+    return torch.from_numpy(np.stack(rows))

@@ -1,0 +1,59 @@
+"""Mean and std of the latents out of the log of the authors' training, the only place that has
+them."""
+
+import math
+import re
+from pathlib import Path
+
+import torch
+
+from coordtok.diffusion.statistics import LatentStatistics
+from coordtok.errors import CheckpointError
+from coordtok.geometry.triplane import Triplane
+from coordtok.pretrained.official.layout import THEIR_PLANES
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+LOG_NAME = "log.txt"
+"""What the file is called in the release."""
+
+
+def read_statistics(log: Path, channels: int) -> LatentStatistics:
+    """By our names of the planes. A run that was started twice has them twice: the first count, as
+    in the authors' own sampling.
+
+    Raises:
+        CheckpointError: no such file, or what it lacks.
+    """
+    try:
+        text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {log}: {error.strerror}; --log is the {LOG_NAME} beside the authors' "
+            "checkpoints"
+        ) from None
+    mean, std = (
+        Triplane(*(_values(text, f"{plane}_{kind}", channels, log) for plane in THEIR_PLANES))
+        for kind in ("mean", "std")
+    )
+    return LatentStatistics(mean, std)
+
+
+def _values(text: str, name: str, channels: int, log: Path) -> torch.Tensor:
+    """The numbers (C,) of a line such as `[time] xy_mean: tensor([0.1, 0.2])`, or of several."""
+    found = re.search(rf"\b{name}:\s*tensor\(\[([^\]]*)\]", text)
+    if found is None:
+        raise CheckpointError(
+            f"{log} lacks {name}: name the {LOG_NAME} of the run that trained this generator, whole"
+        )
+    try:
+        values = [float(number) for number in found[1].split(",")]
+    except ValueError:
+        values = []
+    if len(values) != channels or not all(map(math.isfinite, values)):
+        raise CheckpointError(
+            f"{log}: {name} is not {channels} numbers, one for each channel of the generator's "
+            f"planes; name the {LOG_NAME} of the run that trained it"
+        )
+    if name.endswith("std") and min(values) <= 0:
+        raise CheckpointError(f"{log}: {name} has {min(values)}, which no std is; it is damaged")
+    return torch.tensor(values)

@@ -1,0 +1,269 @@
+"""How frames are stored in a shard, and how a window of them is read back.
+
+`h264`: an mp4 whose stream is made for reading random windows on one core: a key frame every few
+frames, no CABAC and no in-loop filter (x264's `fastdecode`: half the decoding time for 6 % more
+bytes), tuned for PSNR and not for the eye, because a tokenizer should learn the pixels. BT.709,
+limited range, tagged as such. `raw`: a plain .npy of uint8 (T, H, W, 3).
+
+Decoding a window is the loader's hot path. The packets are demuxed once, which gives the time of
+every frame without trusting the container's frame count, and decoding starts at the key frame at or
+before the window, so that a window is bit for bit the same frames of a full decode. Frames become
+RGB in ffmpeg's `scale` filter, because only there dither can be turned off: then swscale's new
+kernels (from FFmpeg 8 on, still called unstable) round exactly, in a third of the time of the old.
+"""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from coordtok.errors import DataError, one_line
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+
+PIXEL_FORMATS = ("yuv420p", "yuv444p")
+# Without these flags swscale takes shortcuts that cost 1 to 9 dB of luma; BITEXACT makes every CPU
+# give the same numbers.
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+_SHRINK_CHROMA = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | _EXACT
+_TO_RGB = "sws_dither=none:threads=1:flags=bilinear+full_chroma_int+accurate_rnd+bitexact"
+if av.library_versions["libswscale"][0] >= 9:
+    _TO_RGB += "+unstable"
+_MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
+_LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
+
+
+class UnreadableVideo(DataError):
+    """A video that does not hold what was asked of it: damaged, empty, or too short."""
+
+
+def encode_h264(frames: Frames, *, crf: float, gop: int, pixel_format: str, fps: Fraction) -> bytes:
+    """An mp4 of `frames` (T, H, W, 3); the same frames always give the same bytes.
+
+    Args:
+        crf: x264's constant rate factor, lower is better; 18 keeps about 40 dB.
+        gop: largest distance of key frames, in frames.
+        pixel_format: one of `PIXEL_FORMATS`; yuv420p needs even H and W.
+    """
+    _, height, width, _ = frames.shape
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=storable_rate(fps))
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.thread_count = 1
+        stream.codec_context.gop_size = gop
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.options = {
+            "crf": str(crf),
+            "preset": "medium",
+            "tune": "psnr,fastdecode",
+            # x264's macroblock tree reads memory it never wrote, so bytes would vary from one
+            # process to the next; it saves 7 % of them.
+            "x264-params": f"threads=1:keyint={gop}:min-keyint=1:bframes=0:mbtree=0",
+        }
+        for picture in _pictures(frames, pixel_format):
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def decode_frames(
+    data: bytes, start: int, count: int, size: tuple[int, int] | None = None
+) -> Frames:
+    """Frames start ... start + count - 1 of an encoded video, (count, H, W, 3) RGB.
+
+    Args:
+        size: the (H, W) that frames must have, compared before room is made for them; None: any.
+
+    Raises:
+        UnreadableVideo: damaged, fewer frames than that, or frames of another size.
+    """
+    try:
+        with _open(data) as container:
+            return _decode_window(container, start, count, size)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
+
+
+def count_frames(data: bytes) -> int:
+    """Number of frames of an encoded video, by counting packets: nothing is decoded."""
+    try:
+        with _open(data) as container:
+            return len(_packets(container))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
+
+
+def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Compare the (H, W) of frames with what they must have; raises UnreadableVideo."""
+    if found != wanted:
+        raise UnreadableVideo(
+            f"its frames are {found[0]} x {found[1]}, not {wanted[0]} x {wanted[1]}"
+        )
+
+
+def encode_raw(frames: Frames) -> bytes:
+    """A .npy file of `frames`."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(frames), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def raw_layout(head: bytes) -> tuple[tuple[int, int, int, int], int]:
+    """Shape (T, H, W, 3) of a stored .npy and the offset of its first pixel, from its first bytes.
+
+    Raises:
+        UnreadableVideo: not a .npy of uint8 (T, H, W, 3) in C order.
+    """
+    stream = io.BytesIO(head)
+    try:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise UnreadableVideo(f"not a .npy file: {one_line(error)}") from None
+    if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        raise UnreadableVideo(f".npy of {dtype} {shape} where uint8 (T, H, W, 3) belongs")
+    return shape, stream.tell()
+
+
+def decode_raw(data: bytes) -> Frames:
+    """All frames of a stored .npy."""
+    shape, offset = raw_layout(data)
+    if len(data) - offset != np.prod(shape):
+        raise UnreadableVideo(f".npy of {shape} with {len(data) - offset} bytes of pixels")
+    return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
+
+
+def storable_rate(fps: Fraction) -> Fraction:
+    """`fps` with terms an mp4 can hold; the number of frames does not depend on it."""
+    rate = max(fps, Fraction(1, 1000)).limit_denominator(_LARGEST_RATE_TERM)
+    return rate if rate.numerator <= _LARGEST_RATE_TERM else Fraction(round(rate))
+
+
+def _pictures(frames: Frames, pixel_format: str) -> Iterator[av.VideoFrame]:
+    """Frames as the encoder takes them."""
+    reformatter = VideoReformatter()
+    for number, pixels in enumerate(frames):
+        yield as_planes(reformatter, pixels, pixel_format, number)
+
+
+def as_planes(
+    reformatter: VideoReformatter, pixels: NDArray[np.uint8], pixel_format: str, number: int
+) -> av.VideoFrame:
+    """Frame `number` of a stream, from RGB (H, W, 3): BT.709, limited range, one of
+    `PIXEL_FORMATS`."""
+    picture = reformatter.reformat(
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
+        format=pixel_format,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_SHRINK_CHROMA,
+        threads=1,
+    )
+    picture.pts = number
+    return picture
+
+
+def _open(data: bytes) -> av.container.InputContainer:
+    """An mp4 as nothing else: ffmpeg would take a stranger's text for a playlist, and read the
+    files and hosts it names."""
+    return av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "none"})
+
+
+def _packets(container: av.container.InputContainer, most: int | None = None) -> list[av.Packet]:
+    """The packets of frames, in the order of decoding; the first `most`."""
+    if not container.streams.video:
+        raise UnreadableVideo("no picture in it")
+    packets = container.demux(container.streams.video[0])
+    return list(islice((each for each in packets if each.size and each.pts is not None), most))
+
+
+def _decode_window(
+    container: av.container.InputContainer, start: int, count: int, size: tuple[int, int] | None
+) -> Frames:
+    asked = start >= 0 and count >= 1
+    packets = _packets(container, start + count + _MOST_REORDERED if asked else None)
+    times = sorted(packet.pts or 0 for packet in packets)
+    if not asked or start + count > len(times):
+        raise UnreadableVideo(f"frames {start} to {start + count} of a video of {len(times)}")
+    first, last = times[start], times[start + count - 1]
+    keys = [at for at, each in enumerate(packets) if each.is_keyframe and (each.pts or 0) <= first]
+    context = container.streams.video[0].codec_context
+    if size is not None:
+        check_size((context.height, context.width), size)
+    context.thread_count = 1
+    context.options = {"err_detect": "explode"}
+    decoded = _in_range(context, packets[max(keys, default=0) :], first, last)
+    frames = _to_rgb(decoded, count, size)
+    if len(frames) != count:
+        raise UnreadableVideo(f"{len(frames)} of the frames {start} to {start + count} decode")
+    return frames
+
+
+def _in_range(
+    context: av.VideoCodecContext, packets: list[av.Packet], first: int, last: int
+) -> Iterator[av.VideoFrame]:
+    """Decoded frames whose time is in [first, last]; stops as soon as the last one is out."""
+    for packet in [*packets, None]:
+        for frame in context.decode(packet):
+            if frame.is_corrupt:
+                raise UnreadableVideo("damaged picture")
+            time = first - 1 if frame.pts is None else frame.pts
+            if first <= time <= last:
+                yield frame
+            if time >= last:
+                return
+
+
+def _to_rgb(decoded: Iterator[av.VideoFrame], count: int, size: tuple[int, int] | None) -> Frames:
+    """Decoded frames as (count, H, W, 3) RGB, or fewer where fewer came."""
+    frames = np.empty((0, 0, 0, 3), np.uint8)
+    converter: _Converter | None = None
+    number = 0
+    for number, picture in enumerate(decoded, 1):
+        if converter is None:
+            if size is not None:  # again: a picture need not be of the size its container states
+                check_size((picture.height, picture.width), size)
+            converter = _Converter(picture)
+            frames = np.empty((count, picture.height, picture.width, 3), np.uint8)
+        frames[number - 1] = converter(picture)
+    return frames[:number]
+
+
+class _Converter:
+    """Turns pictures like `first` into RGB, one after the other."""
+
+    def __init__(self, first: av.VideoFrame) -> None:
+        self._form = first.height, first.width, first.format.name
+        self._graph = Graph()
+        self._source = self._graph.add_buffer(
+            width=first.width, height=first.height, format=first.format, time_base=Fraction(1)
+        )
+        self._sink = self._graph.add("buffersink")
+        to_rgb = self._graph.add("scale", _TO_RGB), self._graph.add("format", "pix_fmts=rgb24")
+        self._graph.link_nodes(self._source, *to_rgb, self._sink).configure()
+
+    def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
+        """(H, W, 3), valid until the next call."""
+        height, width, _ = form = picture.height, picture.width, picture.format.name
+        if form != self._form:
+            raise UnreadableVideo("its size changes within the video")
+        self._source.push(picture)
+        self._packed = self._sink.pull()
+        assert isinstance(self._packed, av.VideoFrame)
+        rows = _rows(self._packed.planes[0])
+        return rows[:height, : width * 3].reshape(height, width, 3)
+
+
+def _rows(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
+    """A plane's memory, (rows, bytes in a row): writable, and longer than the picture is wide."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]

@@ -1,0 +1,226 @@
+"""Any video file a stranger hands us, as a stream of upright RGB frames.
+
+Nothing about a file is believed before it is decoded: names may look like URLs to ffmpeg (so files
+are handed over open), counts and durations lie (so frames are counted), time may run unevenly,
+pictures may lie on their side or have pixels that are not square. Frames come one at a time, so an
+hour-long film takes no more memory than a short clip.
+"""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import ColorTrc, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from coordtok.errors import one_line
+from coordtok.video.codec import UnreadableVideo
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+
+RESAMPLERS = {"bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}
+# Without FULL_CHR_H_INT swscale is up to 2 levels too dark; by way of planes it is twice as fast.
+_EXACT = (
+    Interpolation.BILINEAR
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
+_ASSUMED_RATE = Fraction(25)  # for streams that state none
+_LONGEST_PAUSE = 60  # seconds a frame may be held at a fixed rate; beyond it the clock is broken
+_ENOUGH_FRAMES = 0.9  # of what the container promises; fewer means that it was cut off
+_HDR_CURVES: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+_LONGEST_STRETCH = 8  # pixel aspect ratios beyond it are damage, not films
+
+
+class SourceVideo:
+    """A video file. Its `frames` can be read again and again; each time opens the file anew.
+
+    promised_frames: what the container claims to hold, good for a progress bar; 0 where it claims
+    nothing. hdr: "PQ" or "HLG" where such a transfer curve is stated; it is not undone, so frames
+    look flat. None otherwise.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
+        self.path = path
+        self.threads = threads
+        with self._open() as container:
+            stream = container.streams.video[0]
+            self.fps: Fraction = stream.average_rate or stream.guessed_rate or _ASSUMED_RATE
+            self._pixel_aspect = _pixel_aspect(stream)
+            self.hdr = _HDR_CURVES.get(stream.codec_context.color_trc)
+            self.promised_frames = _promised_frames(container, self.fps)
+
+    def frames(self, fps: Fraction | None = None) -> Iterator[Picture]:
+        """Upright frames (h, w, 3) with square pixels.
+
+        Args:
+            fps: None for every decoded frame once, whatever its time; else frames at this steady
+                rate: each frame in the slot nearest to its time, held or dropped as needed.
+
+        Raises:
+            UnreadableVideo: damaged, without a frame, or cut off before its promised end.
+        """
+        pictures = self._decode() if fps is None else _at_rate(self._decode(), self.fps, fps)
+        upright = _Upright(self._pixel_aspect)
+        for frame, _ in pictures:
+            yield upright(frame)
+
+    def _open(self) -> av.container.InputContainer:
+        try:
+            # Playlists may name other files and hosts: only the file itself is read.
+            container = av.open(
+                open(self.path, "rb"),  # noqa: SIM115  (lives as long as the container)
+                "r",
+                metadata_errors="ignore",
+                options={"protocol_whitelist": "none"},
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise UnreadableVideo(_reason(error)) from None
+        if not _moving(container):
+            container.close()
+            raise UnreadableVideo("no moving picture in it, only sound or other data")
+        return container
+
+    def _decode(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        """Every decoded frame with its time in seconds from the first."""
+        count = 0
+        with self._open() as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = self.threads
+            stream.thread_type = "AUTO" if self.threads > 1 else "NONE"
+            clock = _Clock(self.fps)
+            try:
+                for frame in container.decode(stream):
+                    count += 1
+                    yield frame, clock(frame)
+            except (av.FFmpegError, ValueError) as error:
+                raise UnreadableVideo(f"damaged after {count} frames: {_reason(error)}") from None
+        if not count:
+            raise UnreadableVideo("not one frame in it")
+        if count < _ENOUGH_FRAMES * self.promised_frames:
+            raise UnreadableVideo(
+                f"cut off: {count} of about {self.promised_frames} frames are there"
+            )
+
+
+def open_video(path: str | os.PathLike[str], threads: int = 1) -> SourceVideo:
+    """Open any file ffmpeg reads; `threads` decode it.
+
+    Raises:
+        UnreadableVideo: missing, empty, of no known format, or without a moving picture.
+    """
+    return SourceVideo(path, threads)
+
+
+def resize_and_crop(
+    picture: Picture, height: int, width: int, resample: str = "bicubic"
+) -> Picture:
+    """The centre of a picture at (height, width, 3), as large as fits.
+
+    The picture is scaled so that it just covers the target, both directions alike and with the
+    filter widened for the scale (no aliasing), and what hangs over is cut off evenly.
+    """
+    rows, columns, _ = picture.shape
+    scale = max(height / rows, width / columns)
+    y, x = (rows - height / scale) / 2, (columns - width / scale) / 2
+    box = (max(x, 0.0), max(y, 0.0), min(columns - x, columns), min(rows - y, rows))
+    image = Image.fromarray(picture)
+    return np.asarray(image.resize((width, height), RESAMPLERS[resample], box=box))
+
+
+class _Clock:
+    """Seconds from the first frame; never runs backwards, and ticks where a frame has no time."""
+
+    def __init__(self, fps: Fraction) -> None:
+        self._tick = 1 / fps
+        self._origin: Fraction | None = None
+        self._now = -self._tick
+
+    def __call__(self, frame: av.VideoFrame) -> Fraction:
+        if frame.pts is None or frame.time_base is None:
+            self._now += self._tick
+            return self._now
+        time = frame.pts * frame.time_base
+        if self._origin is None:
+            self._origin = time
+        self._now = max(self._now, time - self._origin)
+        return self._now
+
+
+class _Upright:
+    """Turns decoded frames into upright RGB with square pixels."""
+
+    def __init__(self, pixel_aspect: Fraction) -> None:
+        self._pixel_aspect = pixel_aspect
+        self._to_planes, self._to_packed = VideoReformatter(), VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Picture:
+        width = max(1, round(frame.width * self._pixel_aspect))
+        planes = self._to_planes.reformat(
+            frame, width=width, format="gbrp", interpolation=_EXACT, threads=1
+        )
+        packed = self._to_packed.reformat(planes, format="rgb24", threads=1)
+        picture = np.asarray(packed.to_ndarray(), dtype=np.uint8)
+        quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as in np.rot90
+        return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+
+
+def _moving(container: av.container.InputContainer) -> bool:
+    """Whether the first video stream is a film: sound files carry cover pictures as video."""
+    videos = container.streams.video
+    return bool(videos) and not videos[0].disposition & Disposition.attached_pic
+
+
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Width of a pixel over its height; 1 where none or nonsense is stated."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if 1 / _LONGEST_STRETCH <= aspect <= _LONGEST_STRETCH else Fraction(1)
+
+
+def _at_rate(
+    timed: Iterator[tuple[av.VideoFrame, Fraction]], native: Fraction, fps: Fraction
+) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+    """Frames at a steady rate: slot k shows the last frame whose time rounds to k or before."""
+    held: av.VideoFrame | None = None
+    slot, time = 0, Fraction(0)
+    for frame, time in timed:
+        following = _slot(time, fps)
+        if following - slot > _LONGEST_PAUSE * fps:
+            raise UnreadableVideo(f"its clock jumps by {float((following - slot) / fps):.0f} s")
+        while held is not None and slot < following:
+            yield held, slot / fps
+            slot += 1
+        held = frame
+    end = max(_slot(time + 1 / native, fps), 1)
+    while held is not None and slot < end:
+        yield held, slot / fps
+        slot += 1
+
+
+def _slot(time: Fraction, fps: Fraction) -> int:
+    return int(time * fps + Fraction(1, 2))
+
+
+def _reason(error: Exception) -> str:
+    """What ffmpeg or the system says, without the file's name, which the caller knows."""
+    return one_line(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def _promised_frames(container: av.container.InputContainer, fps: Fraction) -> int:
+    """Frames the container claims to hold, good only for a comparison; 0 where it claims none."""
+    stream = container.streams.video[0]
+    if stream.frames:
+        return stream.frames
+    if stream.duration and stream.time_base:
+        return int(stream.duration * stream.time_base * fps)
+    alone = len(container.streams) == 1
+    return (
+        int(container.duration / Fraction(av.time_base) * fps)
+        if container.duration and alone
+        else 0
+    )

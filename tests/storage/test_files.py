@@ -1,0 +1,105 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordtok.errors import DataError
+from coordtok.storage.files import check_new, whole_file, whole_folder, write_whole
+
+
+def write_half(path):
+    with whole_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "a"
+    with pytest.raises(RuntimeError):
+        write_half(path)
+    assert list(tmp_path.iterdir()) == []
+    write_whole(path, b"first")
+    with pytest.raises(RuntimeError):
+        write_half(path)
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="cannot write"):
+        write_whole(tmp_path / "missing" / "a", b"")
+
+
+WRITE_TOO_MUCH = """
+import sys
+from pathlib import Path
+from coordtok.errors import exit_on_user_error
+from coordtok.storage.files import write_whole
+sys.exit(exit_on_user_error(write_whole)(Path(sys.argv[1]), bytes(1 << 20)))
+"""
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_TOO_MUCH, str(path)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write {path}")
+    assert len(done.stderr.splitlines()) == 1
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    folder = tmp_path / "new" / "out"
+    with whole_folder(folder) as part:
+        (part / "a").write_text("a")
+        assert not folder.exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+    assert (folder / "a").read_text() == "a"
+    with pytest.raises(DataError, match="exists already"), whole_folder(folder):
+        pass
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out") as part:
+        (part / "a").touch()
+    assert (tmp_path / "out" / "a").exists()
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path):
+    def fail():
+        with whole_folder(tmp_path / "out") as part:
+            (part / "a").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_where_none_can_be(tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    with pytest.raises(DataError, match="cannot write"), whole_folder(out):
+        pass
+    with pytest.raises(DataError, match=r"cannot write .* Not a directory; choose another"):
+        check_new(out)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(DataError, match="exists already"):
+        check_new(tmp_path / "link")
+
+
+def test_a_place_for_a_folder_is_found_out_beforehand(tmp_path):
+    check_new(tmp_path / "new" / "out")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataError, match="cannot write /proc/new/out"):
+        check_new(Path("/proc/new/out"))
