@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coordtok.inference import latent_shard
 from safetensors.torch import load
 
 from coordtok.data.index import INDEX_NAME, ShardIndex
@@ -23,6 +22,7 @@ from coordtok.data.latents import LatentSpec, TriplaneReader
 from coordtok.data.loader import EvalLoader, TrainLoader
 from coordtok.data.shards import open_shards
 from coordtok.errors import CheckpointError, ConfigError, DataError
+from coordtok.inference import latent_shard
 from coordtok.inference.encode_shards import Encoding, Summary
 from coordtok.inference.window_choice import WindowChoice
 from coordtok.models.tokenizer import CoordTok

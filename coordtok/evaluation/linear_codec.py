@@ -1,0 +1,165 @@
+"""The yardstick: a linear codec of as many numbers as a tokenizer's latent.
+
+Videos are cut into tubelets, and each is kept as its coefficients on the first principal components
+of the training videos' tubelets. Nothing that reconstructs the same videos from as many numbers has
+an excuse for scoring less.
+
+Shapes: B clips, T frames, H rows, W columns, 3 colours, L tubelets, P numbers of a tubelet, K
+components.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from coordtok.errors import ConfigError, DataError
+from coordtok.geometry.grid import PatchGrid, Size3
+from coordtok.geometry.patches import patchify, unpatchify
+from coordtok.geometry.pixels import from_uint8
+from coordtok.storage.files import write_whole
+
+TUBELET = (16, 16, 16)
+MOST_TUBELETS = 8192
+"""Tubelets that a fit looks at: 400 MB of them at the default size."""
+_POWER_ITERATIONS = 4
+_OVERSAMPLING = 16
+
+
+@dataclass(frozen=True)
+class LinearCodec:
+    """Principal components of tubelets."""
+
+    tubelet: Size3
+    """Frames, rows and columns."""
+    mean_P: torch.Tensor
+    basis_KP: torch.Tensor
+    """Orthonormal rows, most important first."""
+
+    @classmethod
+    def fit(cls, clips: Iterable[torch.Tensor], tubelet: Size3, components: int) -> "LinearCodec":
+        """The first principal components of the tubelets of `clips`, uint8 (B, T, H, W, 3) each.
+
+        At most `MOST_TUBELETS` are looked at, in the order in which they come. Randomised
+        subspace iteration (Halko et al. 2011), the same on every call.
+
+        Raises:
+            ConfigError: fewer tubelets than components.
+        """
+        tubelets_LP = _collect(clips, tubelet)
+        if not 1 <= components <= min(tubelets_LP.shape):
+            raise ConfigError(
+                f"{components} components of {len(tubelets_LP)} tubelets of {tubelets_LP.shape[1]} "
+                "numbers; take more clips, or larger tubelets"
+            )
+        mean_P = tubelets_LP.mean(0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            rank = min(components + _OVERSAMPLING, *tubelets_LP.shape)
+            _, _, basis_PK = torch.svd_lowrank(tubelets_LP - mean_P, rank, _POWER_ITERATIONS)
+        return cls(tubelet, mean_P, basis_PK[:, :components].T.contiguous())
+
+    def floats(self, size: Size3) -> int:
+        """Numbers that a clip of `size` (T, H, W) is kept as.
+
+        Raises:
+            ConfigError: tubelets do not divide it.
+        """
+        return PatchGrid(size, self.tubelet).count * len(self.basis_KP)
+
+    def reconstruct(self, video_BTHW3: torch.Tensor) -> torch.Tensor:
+        """What is left of videos, uint8 or float in [-1, 1]; float32, not clipped."""
+        grid = PatchGrid(tuple(video_BTHW3.shape[1:4]), self.tubelet)
+        centred_BLP = _tubelets(video_BTHW3, self.tubelet) - self.mean_P
+        coefficients_BLK = centred_BLP @ self.basis_KP.T
+        tubelets_BLP = coefficients_BLK @ self.basis_KP + self.mean_P
+        return unpatchify(tubelets_BLP.unflatten(2, (*self.tubelet, 3)), grid)
+
+    def save(self, path: Path) -> None:
+        """Write a small safetensors file. Raises DataError where that cannot be done."""
+        tensors = {"mean": self.mean_P, "basis": self.basis_KP}
+        write_whole(path, save(tensors, {"tubelet": ",".join(map(str, self.tubelet))}))
+
+    @classmethod
+    def load(cls, path: Path, size: Size3, floats: int) -> "LinearCodec":
+        """Read what `save` wrote, for clips of `size` that are to be kept as `floats` numbers.
+
+        Raises:
+            DataError: no such file, or a damaged one.
+            ConfigError: it is made for another number of floats.
+        """
+        codec = _read(path)
+        try:
+            found = codec.floats(size)
+        except ConfigError as error:
+            raise ConfigError(f"{path} does not fit the model: {error}") from None
+        if found != floats:
+            raise ConfigError(
+                f"{path} keeps a clip of {size} as {found} numbers, the model as {floats}: compare "
+                "equal sizes; fit it with scripts/fit_linear_codec.py --config of this model"
+            )
+        return codec
+
+
+def default_tubelet(size: Size3) -> Size3:
+    """`TUBELET`, or along an axis the largest divisor of the clip's size up to it."""
+    frames, height, width = (
+        max(part for part in range(1, most + 1) if whole % part == 0)
+        for whole, most in zip(size, TUBELET)
+    )
+    return frames, height, width
+
+
+def components_for(floats: int, size: Size3, tubelet: Size3) -> int:
+    """Components with which a clip of `size` is kept as `floats` numbers.
+
+    Raises:
+        ConfigError: its tubelets do not share `floats` evenly, or there is less than one for each.
+    """
+    count = PatchGrid(size, tubelet).count
+    if floats % count:
+        raise ConfigError(
+            f"{floats} numbers cannot be shared by {count} tubelets of {tubelet}; choose a tubelet "
+            "whose number in a clip divides them"
+        )
+    return floats // count
+
+
+def _tubelets(video_BTHW3: torch.Tensor, tubelet: Size3) -> torch.Tensor:
+    pixels = from_uint8(video_BTHW3) if video_BTHW3.dtype == torch.uint8 else video_BTHW3.float()
+    return patchify(pixels, tubelet)
+
+
+def _collect(clips: Iterable[torch.Tensor], tubelet: Size3) -> torch.Tensor:
+    """(L, P), at most `MOST_TUBELETS` of them."""
+    parts: list[torch.Tensor] = []
+    count = 0
+    for clip in clips:
+        part_LP = _tubelets(clip, tubelet).flatten(0, 1)[: MOST_TUBELETS - count]
+        parts.append(part_LP)
+        count += len(part_LP)
+        if count == MOST_TUBELETS:
+            break
+    if not parts:
+        raise ConfigError("there is no clip to fit a linear codec to; name shards with clips")
+    return torch.cat(parts)
+
+
+def _read(path: Path) -> LinearCodec:
+    try:
+        with safe_open(path, framework="pt") as file:
+            frames, height, width = map(int, (file.metadata() or {})["tubelet"].split(","))
+            mean_P, basis_KP = file.get_tensor("mean"), file.get_tensor("basis")
+        if basis_KP.shape != (len(basis_KP), frames * height * width * 3):
+            raise ValueError("its components are not of its tubelets")
+        if mean_P.shape != basis_KP.shape[1:]:
+            raise ValueError("its mean is not of its components")
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path} is no linear codec ({error}); make one: python scripts/fit_linear_codec.py "
+            "--help"
+        ) from None
+    return LinearCodec((frames, height, width), mean_P, basis_KP)
