@@ -72,7 +72,8 @@ class LinearCodec:
 
     def reconstruct(self, video_BTHW3: torch.Tensor) -> torch.Tensor:
         """What is left of videos, uint8 or float in [-1, 1]; float32, not clipped."""
-        grid = PatchGrid(tuple(video_BTHW3.shape[1:4]), self.tubelet)
+        _, frames, height, width, _ = video_BTHW3.shape
+        grid = PatchGrid((frames, height, width), self.tubelet)
         centred_BLP = _tubelets(video_BTHW3, self.tubelet) - self.mean_P
         coefficients_BLK = centred_BLP @ self.basis_KP.T
         tubelets_BLP = coefficients_BLK @ self.basis_KP + self.mean_P
