@@ -15,12 +15,12 @@ from pathlib import Path
 
 from coordtok import distributed
 from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
-from coordtok.data.latents import TokenizerId
 from coordtok.data.shards import open_shards
 from coordtok.errors import exit_on_user_error
 from coordtok.inference.decode_shards import DecodeRequest, decode
 from coordtok.inference.frame_range import FrameRange
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 
 

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 from coordtok import distributed
-from coordtok.data.latents import TokenizerId
 from coordtok.data.shards import open_shards
 from coordtok.errors import exit_on_user_error
 from coordtok.inference.encode_shards import Encoding, Summary, encode
 from coordtok.inference.window_choice import WindowChoice
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import DTYPES
 

@@ -19,12 +19,12 @@ from coordtok import distributed
 from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import SamplerConfig
-from coordtok.data.latents import TokenizerId
 from coordtok.errors import ConfigError, exit_on_user_error
 from coordtok.inference.generation import Generation
 from coordtok.inference.sample_videos import SampleRequest, sample_videos, tokenizer_folder
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 
 SAMPLERS = get_args(get_type_hints(SamplerConfig)["name"])

@@ -31,11 +31,11 @@ from coordtok.benchmarks.untrained import generator_config, untrained_tokenizer
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.data.index import VideoSpec
-from coordtok.data.latents import TokenizerId
 from coordtok.data.loader import Batch, LoaderState, TrainLoader, VideoWindows, open_shards
 from coordtok.geometry.triplane import Triplane
 from coordtok.inference.encode_shards import Encoding, encode
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.train.engine import Sharding, load_sharding, rank_batch
 from coordtok.train.loop import Trainer
 from coordtok.train.signals import watch_launcher

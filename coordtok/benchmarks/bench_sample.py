@@ -19,7 +19,6 @@ from coordtok.benchmarks.table import Report, table
 from coordtok.benchmarks.untrained import untrained_generator, untrained_tokenizer
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig, SamplerConfig
-from coordtok.data.latents import TokenizerId
 from coordtok.diffusion.samplers import evaluations
 from coordtok.errors import ConfigError
 from coordtok.geometry.pixels import to_uint8
@@ -28,6 +27,7 @@ from coordtok.inference.generation import Generation, chunks, generate
 from coordtok.inference.sample_videos import check_pair, tokenizer_folder
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 
 T = TypeVar("T")

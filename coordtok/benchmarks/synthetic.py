@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from coordtok.config.schema import DiTModelConfig
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
-from coordtok.data.latents import EXTENSION, PLANES, LatentSpec, TokenizerId
+from coordtok.data.latents import EXTENSION, PLANES, LatentSpec
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, write_tar
+from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import Frames, encode_h264, encode_raw
 

@@ -21,6 +21,7 @@ from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.info import NO_LABEL, label_of, read_info
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.errors import DataError
+from coordtok.pretrained.card import TokenizerId
 
 CODEC = "triplane"
 EXTENSION = "safetensors"
@@ -32,14 +33,6 @@ _STORED_TYPES: dict[str, np.dtype[Any]] = {"BF16": np.dtype("<u2"), "F32": np.dt
 Planes = dict[str, NDArray[np.float32]]
 ChannelValues = Mapping[str, tuple[float, ...]]
 """One number for each channel of each plane."""
-
-
-@dataclass(frozen=True)
-class TokenizerId:
-    """Which tokenizer: its `pretrained.fingerprint`, and where its export lay, for messages."""
-
-    path: str
-    fingerprint: str
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from coordtok import distributed
 from coordtok.data.index import SampleEntry, ShardIndex
 from coordtok.data.info import read_info
-from coordtok.data.latents import PLANES, LatentSpec, TokenizerId, TriplaneReader
+from coordtok.data.latents import PLANES, LatentSpec, TriplaneReader
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.shards import OpenedShards
 from coordtok.errors import CheckpointError, ConfigError, one_line
@@ -32,6 +32,7 @@ from coordtok.geometry.triplane import Triplane
 from coordtok.inference.frame_range import FrameRange
 from coordtok.inference.reconstruction import Decoding
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import sole_owner
 from coordtok.storage.names import safe_name

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.index import INDEX_NAME, ShardIndex, VideoSpec, lane_sizes
-from coordtok.data.latents import LatentSpec, PlaneType, TokenizerId
+from coordtok.data.latents import LatentSpec, PlaneType
 from coordtok.data.sequence import SkippedSample
 from coordtok.data.shards import OpenedShards
 from coordtok.data.video_reader import VideoWindows
@@ -32,6 +32,7 @@ from coordtok.inference.encoder_clips import ClipBatch, ClipSource, batches
 from coordtok.inference.latent_shard import WORK, ShardRecord, StoredPlanes, write_shard
 from coordtok.inference.window_choice import WindowChoice
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.write import DTYPES
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import sole_owner, write_whole

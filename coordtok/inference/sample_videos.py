@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.config.load import to_dict
-from coordtok.data.latents import TokenizerId
 from coordtok.diffusion.samplers import evaluations
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.pixels import to_uint8
@@ -30,6 +29,7 @@ from coordtok.inference.generation import Generation, chunks, generate
 from coordtok.inference.reconstruction import Decoding
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import sole_owner, write_whole
 from coordtok.video.codec import count_frames, decode_frames

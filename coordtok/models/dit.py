@@ -31,10 +31,11 @@ from coordtok.models.conditioning import (
     sincos_table,
 )
 from coordtok.models.layers import MLP, BlockStack, SelfAttention
+from coordtok.pretrained.card import GeneratorSettings
+from coordtok.pretrained.read import load_model
 
 if TYPE_CHECKING:
     from coordtok.diffusion.statistics import LatentStatistics
-    from coordtok.pretrained.card import GeneratorSettings
 
 DIT_EPS = 1e-6
 
@@ -130,7 +131,7 @@ class PlaneVelocity(nn.Module):
 class TriplaneDiT(nn.Module):
     """A diffusion transformer on triplanes, unconditional or of classes."""
 
-    settings: "GeneratorSettings"
+    settings: GeneratorSettings
     """What an export says of the latents; only of a model from `from_pretrained`."""
     statistics: "LatentStatistics"
     """Between the tokenizer's latents and the model's normalised ones; likewise."""
@@ -162,8 +163,6 @@ class TriplaneDiT(nn.Module):
 
         device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
         """
-        from coordtok.pretrained.read import load_model  # on demand: models stand without exports
-
         model, card = load_model(cls, "dit", folder, device, dtype)
         model.settings = card.settings
         model.statistics = model._checked(card.settings.statistics, folder).to(model.device)

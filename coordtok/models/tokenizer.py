@@ -32,6 +32,7 @@ from coordtok.models.decoder import Decoder
 from coordtok.models.encoder import Encoder
 from coordtok.models.layers import BlockStack
 from coordtok.models.legacy import legacy_overwrite_padding
+from coordtok.pretrained.read import load_model
 
 
 class CoordTok(nn.Module):
@@ -57,8 +58,6 @@ class CoordTok(nn.Module):
 
         device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
         """
-        from coordtok.pretrained.read import load_model  # on demand: models stand without exports
-
         model, card = load_model(cls, "coordtok", folder, device, dtype)
         model.points_per_pass = card.settings.points_per_pass
         return model

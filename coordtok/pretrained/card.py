@@ -19,13 +19,20 @@ from coordtok.config.schema import (
     SamplerConfig,
     TokenizerModelConfig,
 )
-from coordtok.data.latents import TokenizerId
 from coordtok.errors import CheckpointError, ConfigError
 
 FORMAT = "coordtok export"
 VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TokenizerId:
+    """Which tokenizer: its `pretrained.fingerprint`, and where its export lay, for messages."""
+
+    path: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import torch
 
 from coordtok.config.load import build
 from coordtok.config.schema import DiTModelConfig, RunConfig
-from coordtok.data.latents import TokenizerId
 from coordtok.errors import CheckpointError
 from coordtok.models.build import build_model
 from coordtok.pretrained.card import (
@@ -15,6 +14,7 @@ from coordtok.pretrained.card import (
     Card,
     GeneratorSettings,
     Origin,
+    TokenizerId,
     TokenizerSettings,
 )
 from coordtok.pretrained.read import first_difference

@@ -11,14 +11,8 @@ from coordtok.benchmarks.bench_sample import Pair, measure_sampling, untrained_p
 from coordtok.benchmarks.memory import peak_bytes, reset_peak
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import RunConfig, SamplerConfig
-from coordtok.data.latents import TokenizerId
 from coordtok.errors import CheckpointError, ConfigError
-from coordtok.pretrained.card import (
-    Card,
-    GeneratorSettings,
-    Origin,
-    TokenizerSettings,
-)
+from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerId, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
 from tests.benchmarks.conftest import ROOT

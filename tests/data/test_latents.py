@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save
 
 from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex, VideoSpec
-from coordtok.data.latents import LatentSpec, TokenizerId, TriplaneReader
+from coordtok.data.latents import LatentSpec, TriplaneReader
 from coordtok.data.loader import LoaderState, TrainLoader, VideoWindows, open_shards
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.tars import digest, read_members, write_tar
 from coordtok.errors import DataError
+from coordtok.pretrained.card import TokenizerId
 
 CHANNELS = 2
 SPEC = LatentSpec(

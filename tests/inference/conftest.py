@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from coordtok.data.index import INDEX_NAME, ShardIndex, VideoSpec
-from coordtok.data.latents import TokenizerId
 from coordtok.data.shards import open_shards
 from coordtok.data.tars import index_tar, write_tar
 from coordtok.inference.encode_shards import Encoding, Summary, encode
 from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.card import Card, Origin, TokenizerSettings
+from coordtok.pretrained.card import Card, Origin, TokenizerId, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
 from coordtok.video.codec import encode_raw

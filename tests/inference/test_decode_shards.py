@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.data.latents import PLANES, TokenizerId
+from coordtok.data.latents import PLANES
 from coordtok.data.shards import open_shards
 from coordtok.errors import CheckpointError, ConfigError, DataError
 from coordtok.geometry.pixels import to_uint8
@@ -22,6 +22,7 @@ from coordtok.inference.encode_shards import Encoding
 from coordtok.inference.frame_range import FrameRange
 from coordtok.inference.reconstruction import Decoding
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.video.mp4 import write_mp4
 from tests.inference.conftest import contents, film, finish, members, write_video

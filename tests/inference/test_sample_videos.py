@@ -12,9 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from coordtok.config.schema import DiTModelConfig, SamplerConfig
-from coordtok.data.latents import TokenizerId
 from coordtok.models.dit import TriplaneDiT
-from coordtok.pretrained.card import Card, GeneratorSettings, Origin, read_card
+from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerId, read_card
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
 from tests.inference.conftest import CONFIG, contents, finish

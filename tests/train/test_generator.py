@@ -14,9 +14,10 @@ from safetensors.numpy import save
 
 from coordtok import TriplaneDiT
 from coordtok.data.index import ShardIndex, VideoSpec
-from coordtok.data.latents import LatentSpec, TokenizerId
+from coordtok.data.latents import LatentSpec
 from coordtok.data.tars import index_tar
 from coordtok.inference.generation import Generation, generate, plane_rows
+from coordtok.pretrained.card import TokenizerId
 from coordtok.train.checkpoint import committed, read_state
 from coordtok.train.export import export_checkpoint
 from tests.support.runs import FP32, Run, add_member

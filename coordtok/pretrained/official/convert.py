@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from coordtok.config.schema import DiTModelConfig
-from coordtok.data.latents import TokenizerId
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import (
     Card,
     GeneratorSettings,
     Origin,
+    TokenizerId,
     TokenizerSettings,
     read_card,
 )

@@ -17,7 +17,7 @@ import torch
 from coordtok import distributed
 from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.data.info import NO_LABEL
-from coordtok.data.latents import LatentSpec, TokenizerId, TriplaneReader
+from coordtok.data.latents import LatentSpec, TriplaneReader
 from coordtok.data.loader import Batch, OpenedShards, SampleId
 from coordtok.data.order import sample_rng
 from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
@@ -27,6 +27,7 @@ from coordtok.geometry.triplane import Triplane, latent_size, pack, unpack
 from coordtok.inference.generation import Generation, frame_rows, generate, plane_rows
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.train.ema import EMA
 from coordtok.train.tasks.task import ClipScore, Headline
