@@ -5,7 +5,7 @@ over_ranks                 clips shared out to all ranks, and what they found me
 scoring, metrics           what is measured of each clip: PSNR, SSIM, motion
 linear_codec               the yardstick: principal components of tubelets
 features, transnetv2       networks for Frechet distances
-clip_features, frechet     their features of many clips, and the distance of two sets
+clip_features, frechet     which network, its features of many clips, the distance of two sets
 report, results            the figures as JSON and table, and the folder that holds them
 contact_sheet, scatter     its pictures
 side_by_side               any one video and its reconstruction (scripts/reconstruct.py)

@@ -5,6 +5,7 @@ Shapes: B clips of a batch, D features.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,33 @@ import torch
 
 from coordtok.data.clip_reader import ClipBatch
 from coordtok.errors import DataError
-from coordtok.evaluation.features import FeatureChoice, FeatureNetwork, load_features
+from coordtok.evaluation.features import (
+    FeatureChoice,
+    FeatureNetwork,
+    Preparation,
+    TorchScriptFeatures,
+)
 from coordtok.evaluation.frechet import FEWEST, frechet_distance
+from coordtok.evaluation.transnetv2 import TransNetV2Features
+
+TRANSNETV2 = "transnetv2"
 
 FeatureSets = dict[int, dict[int, np.ndarray]]
 """Length in frames -> number of the clip -> its features (D,)"""
+
+
+def load_features(
+    name: str, device: torch.device | str, preparation: Preparation | None = None
+) -> FeatureNetwork:
+    """The network called `transnetv2`, or that of a TorchScript file.
+
+    Raises:
+        DataError: the file cannot be used.
+        ConfigError: transnetv2 is not installed.
+    """
+    if name == TRANSNETV2:
+        return TransNetV2Features(device)
+    return TorchScriptFeatures(Path(name), device, preparation)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ import torch.nn.functional as functional
 
 from coordtok.errors import ConfigError, DataError, one_line
 
-TRANSNETV2 = "transnetv2"
 USUAL_FRAMES = 16
 PixelRange = Literal["-1:1", "0:1", "0:255"]
 _SWITCHES = {"rescale": True, "resize": True, "return_features": True}
@@ -126,22 +125,6 @@ def checked(features: object, clips: int, name: str) -> np.ndarray:
     if not features.isfinite().all():
         raise DataError(f"features {name} gives numbers that are not finite; name another network")
     return features.flatten(1).float().cpu().numpy()
-
-
-def load_features(
-    name: str, device: torch.device | str, preparation: Preparation | None = None
-) -> FeatureNetwork:
-    """The network called `transnetv2`, or that of a TorchScript file.
-
-    Raises:
-        DataError: the file cannot be used.
-        ConfigError: transnetv2 is not installed.
-    """
-    if name == TRANSNETV2:
-        from coordtok.evaluation.transnetv2 import TransNetV2Features  # needs a package of its own
-
-        return TransNetV2Features(device)
-    return TorchScriptFeatures(Path(name), device, preparation)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import nn
 
 from coordtok.data.clip_reader import ClipBatch
 from coordtok.errors import ConfigError, DataError
-from coordtok.evaluation.clip_features import FeatureTaker, distances
-from coordtok.evaluation.features import FeatureChoice, Preparation, load_features
+from coordtok.evaluation.clip_features import FeatureTaker, distances, load_features
+from coordtok.evaluation.features import FeatureChoice, Preparation
 
 Save = Callable[[nn.Module], Path]
 
