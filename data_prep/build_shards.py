@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
 from coordtok.errors import ConfigError, DataError, exit_on_user_error
-from coordtok.storage.files import sole_owner, write_whole
+from coordtok.storage.files import write_whole
+from coordtok.storage.locks import sole_owner
 from data_prep.datasets import Scan, Video, scan
 from data_prep.distributors import Distributor, Done, Progress, make_distributor
 from data_prep.options import BuildOptions, RunOptions, parse

@@ -14,12 +14,12 @@ GRAPH = import_graph(ROOT, ["coordtok", "data_prep", "scripts"])
 ROOMS = (
     "coordtok",
     "coordtok.errors",
+    "coordtok.storage",
     "coordtok.geometry",
     "coordtok.config",
     "coordtok.ops",
     "coordtok.losses",
     "coordtok.diffusion",
-    "coordtok.storage",
     "coordtok.pretrained",
     "coordtok.models",
     "coordtok.pretrained.official",

@@ -7,8 +7,6 @@ then fatal, so that a bad disk or network can never change the order of the samp
 """
 
 import gc
-import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +15,11 @@ from coordtok.data.index import INDEX_NAME, WRITE_INDEX, ShardIndex
 from coordtok.data.local import FolderSource
 from coordtok.data.member import StoredSample
 from coordtok.data.streams import StreamedLane
-from coordtok.errors import DataError, one_line
+from coordtok.errors import DataError
+from coordtok.storage.attempts import retry
 from coordtok.storage.remote import PIPE, HttpSource, PipeSource
 
-logger = logging.getLogger(__name__)
-
 IO_RETRIES = 3
-_FIRST_PAUSE_S = 0.5
 
 
 class ShardReader:
@@ -114,26 +110,6 @@ def load_index(location: str, io_retries: int = IO_RETRIES) -> ShardIndex:
         source.check(index)
         source.close()
     return index
-
-
-def retry(action: Callable[[], None], what: str, times: int) -> None:
-    """Run `action`, up to `times` times again after an OSError, with growing pauses.
-
-    Raises:
-        DataError: it failed every time. `what` names in it what was being read.
-    """
-    for attempt in range(times + 1):
-        try:
-            return action()
-        except OSError as error:
-            reason = one_line(error)
-        if attempt < times:
-            logger.warning("%s: %s; trying again", what, reason)
-            time.sleep(_FIRST_PAUSE_S * 2**attempt)
-    raise DataError(
-        f"{what} cannot be read after {times + 1} attempts: {reason}; check the disk or the "
-        "network, or raise data.io_retries"
-    )
 
 
 @contextmanager

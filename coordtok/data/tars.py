@@ -4,7 +4,6 @@ The layout is WebDataset's: neighbouring members that share the name up to the f
 name are one sample, the rest of the name is the extension.
 """
 
-import hashlib
 import io
 import json
 import tarfile
@@ -15,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from coordtok.data.index import SampleEntry, ShardEntry
 from coordtok.errors import DataError, one_line
+from coordtok.storage.checksums import sha256_of_rest
 from coordtok.video.codec import UnreadableVideo, count_frames, raw_layout
 
 VIDEO_EXTENSIONS = ("mp4", "npy")
@@ -79,20 +79,12 @@ def index_tar(path: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS) -> Shard
     with open(path, "rb") as file:
         samples = tuple(_samples(members, file, extensions))
         file.seek(0)
-        sha256 = digest(file)
+        sha256 = sha256_of_rest(file)
     keys = [sample.key for sample in samples]
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{path.name} has two samples with the key {twice!r}: rename one")
     return ShardEntry(path.name, path.stat().st_size, sha256, samples)
-
-
-def digest(file: BinaryIO) -> str:
-    """sha256 of the rest of a file, in hexadecimal."""
-    summed = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        summed.update(chunk)
-    return summed.hexdigest()
 
 
 def _samples(

@@ -9,7 +9,6 @@ without those switches is given frames as `Preparation` says.
 Shapes: B clips, T frames, H rows, W columns, 3 colours (C in front of T in a network), D features.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as functional
 
 from coordtok.errors import ConfigError, DataError, one_line
+from coordtok.storage.checksums import sha256_of_file
 
 USUAL_FRAMES = 16
 PixelRange = Literal["-1:1", "0:1", "0:255"]
@@ -77,7 +77,7 @@ class TorchScriptFeatures:
     ) -> None:
         self._path, self._device = path, device
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = sha256_of_file(path)
             self._network = torch.jit.load(path, map_location=device).eval()
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(

@@ -34,7 +34,7 @@ from coordtok.inference.reconstruction import Decoding
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.claims import Claim
-from coordtok.storage.files import sole_owner
+from coordtok.storage.locks import sole_owner
 from coordtok.storage.names import safe_name
 from coordtok.video.mp4 import write_mp4
 

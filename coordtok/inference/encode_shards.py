@@ -35,7 +35,8 @@ from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.write import DTYPES
 from coordtok.storage.claims import Claim
-from coordtok.storage.files import sole_owner, write_whole
+from coordtok.storage.files import write_whole
+from coordtok.storage.locks import sole_owner
 
 CLAIM = "encode.json"
 SKIPPED = "skipped.jsonl"

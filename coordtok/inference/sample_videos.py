@@ -31,7 +31,8 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.claims import Claim
-from coordtok.storage.files import sole_owner, write_whole
+from coordtok.storage.files import write_whole
+from coordtok.storage.locks import sole_owner
 from coordtok.video.codec import count_frames, decode_frames
 from coordtok.video.mp4 import write_mp4
 from coordtok.video.pictures import write_picture

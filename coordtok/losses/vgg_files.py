@@ -6,7 +6,6 @@ somebody chose. A missing file's error says which command gets it. Published fil
 their SHA-256; a file of one's own may be named in `perceptual.weights` and is taken as it is.
 """
 
-import hashlib
 import importlib.util
 import os
 import pickle
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from coordtok.errors import CheckpointError, ConfigError
+from coordtok.storage.checksums import sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,9 @@ def _folders(file: Published, given: Path | None) -> Iterator[Path]:
 def is_published(file: Published, path: Path) -> bool:
     """Whether the bytes at `path` are those of the published file."""
     try:
-        with open(path, "rb") as opened:
-            digest = hashlib.sha256()
-            while block := opened.read(1 << 20):
-                digest.update(block)
+        return sha256_of_file(path) == file.sha256
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest() == file.sha256
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coordtok.errors import ConfigError, DataError
-from coordtok.storage.files import write_whole
+from coordtok.storage.files import remove_partial, write_whole
 
 
 class Claim:
@@ -30,8 +30,7 @@ class Claim:
             ConfigError: it was begun with other settings.
             DataError: it holds something else, or cannot be written.
         """
-        for path in self._folder.glob(f"{self._path.name}.*.part"):
-            path.unlink(missing_ok=True)
+        remove_partial(self._folder, self._path.name)
         if not self._path.exists():
             if any(self._folder.iterdir()):
                 raise DataError(
@@ -45,8 +44,7 @@ class Claim:
             summary = before["summary"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise DataError(f"{self._path} is damaged: choose another folder") from None
-        for path in self._folder.glob("*.part"):
-            path.unlink(missing_ok=True)
+        remove_partial(self._folder)
         return summary
 
     def complete(self, summary: Mapping[str, Any]) -> None:

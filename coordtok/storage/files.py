@@ -1,9 +1,5 @@
-"""Files and folders that are whole or not there: written under another name, then renamed.
+"""Files and folders that are whole or not there: written under another name, then renamed."""
 
-And folders that one command fills at a time, which a killed one goes on with.
-"""
-
-import fcntl
 import os
 import shutil
 import tempfile
@@ -16,26 +12,56 @@ from coordtok.errors import DataError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def partial_path(path: Path) -> Iterator[Path]:
+    """Where to write what takes the name `path` once the block is left; after an exception nothing
+    of it remains.
+
+    Raises:
+        OSError: it cannot take that name.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to that takes its name `path` only once it is complete and on the disk.
+
+    Raises:
+        OSError: the disk is full, a limit is reached or the folder cannot be written. For callers
+            with words of their own for that; the others use `whole_file`.
+    """
+    with partial_path(path) as partial, open(partial, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as `replaced_file` does."""
+    with replaced_file(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """As `replaced_file`, with an error for the user.
 
     Raises:
         DataError: the disk is full, a limit is reached or the folder cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(partial, "wb") as file:
+        with replaced_file(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
         raise DataError(
             f"cannot write {path}: {error.strerror or error}: make room or choose "
             "another folder, then run the same command again"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -80,22 +106,20 @@ def check_new(folder: Path) -> None:
         ) from None
 
 
-@contextmanager
-def sole_owner(folder: Path, command: str) -> Iterator[None]:
-    """Hold an output folder, making it if need be: two that write there undo each other's work.
+def remove_partial(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of `name` (a glob pattern) left in a folder that is held."""
+    for path in folder.glob(f"{name}.*.part"):
+        path.unlink(missing_ok=True)
 
-    Raises:
-        DataError: another `command` holds it, or it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise DataError(f"cannot use {folder} as a folder: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"another {command} is writing {folder}: wait for it, or stop it") from None
-    finally:
-        os.close(descriptor)
+
+def append_whole(path: Path, text: str) -> None:
+    """Append all of `text`, or leave the file as it was and raise OSError."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        data = memoryview(text.encode())
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(before)
+            raise

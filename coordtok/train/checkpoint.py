@@ -9,9 +9,7 @@ of ranks or ZeRO stage goes through DeepSpeed's universal format on its way in. 
 files are pickles: load only checkpoints you trust.
 """
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,8 +22,15 @@ from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchChe
 
 from coordtok import distributed
 from coordtok.errors import CheckpointError, one_line
+from coordtok.storage.files import replace_text
+from coordtok.storage.manifests import (
+    FileFacts,
+    first_damage,
+    measure,
+    read_manifest,
+    write_manifest,
+)
 from coordtok.train.ema import EMA
-from coordtok.train.run_folder import write_atomically
 
 STATE = "state.json"
 MANIFEST = "manifest.json"
@@ -78,7 +83,7 @@ def committed(folder: Path) -> list[Path]:
 
 def rewind(folder: Path, checkpoint: Path) -> None:
     """Make `checkpoint` the newest of its run: what was saved after it is of another history."""
-    write_atomically(folder / LATEST, checkpoint.name + "\n")
+    replace_text(folder / LATEST, checkpoint.name + "\n")
     for path in folder.glob("step_*"):
         if path.name > checkpoint.name:
             (path / MANIFEST).unlink(missing_ok=True)
@@ -91,36 +96,10 @@ def find_damage(checkpoint: Path) -> str | None:
 
 def _find_own_damage(checkpoint: Path) -> str | None:
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        files = sorted(manifest.items())
-    except (OSError, ValueError, AttributeError):
+        files = sorted(read_manifest(checkpoint / MANIFEST).items())
+    except (OSError, ValueError):
         return f"{MANIFEST} is missing or unreadable"
-    own = files[distributed.rank() :: distributed.world_size()]
-    return next(filter(None, (_damage(checkpoint / name, facts) for name, facts in own)), None)
-
-
-def _damage(path: Path, facts: dict[str, Any]) -> str | None:
-    try:
-        size = path.stat().st_size
-        if size != facts["bytes"]:
-            return f"{path.name} has {size} bytes instead of {facts['bytes']}"
-        if _facts(path)["sha256"] != facts["sha256"]:
-            return f"the checksum of {path.name} differs"
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-    except OSError as error:
-        return f"{path.name} cannot be read: {error.strerror}"
-    return None
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """Size and checksum of a file that is on the disk, and not only on its way there."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return first_damage(checkpoint, files[distributed.rank() :: distributed.world_size()])
 
 
 class _Writer(TorchCheckpointEngine):
@@ -148,7 +127,7 @@ def save(folder: Path, engine: Any, ema: EMA | None, state: TrainState, keep_las
     distributed.run_on_main(lambda: _make_empty(target))
     error = _write_shards(folder, target, engine, ema)
     if error is None and distributed.is_main():
-        error = _attempt(lambda: write_atomically(target / STATE, json.dumps(vars(state))))
+        error = _attempt(lambda: replace_text(target / STATE, json.dumps(vars(state))))
     _raise_together(error, target)
     error = _commit(folder, target)
     _raise_together(error, target)
@@ -190,16 +169,16 @@ def _commit(folder: Path, target: Path) -> Exception | None:
     """Checksum all files, each rank its share; rank 0 writes the manifest, then `latest`."""
     names = distributed.broadcast(sorted(path.name for path in target.iterdir()))
     own = names[distributed.rank() :: distributed.world_size()]
-    facts: dict[str, Any] = {}
-    error = _attempt(lambda: facts.update({name: _facts(target / name) for name in own}))
+    facts: dict[str, FileFacts] = {}
+    error = _attempt(lambda: facts.update({name: measure(target / name) for name in own}))
     shares = distributed.gather(None if error else facts)
     if error is not None or not distributed.is_main() or None in shares:
         return error
     manifest = {name: fact for share in shares if share for name, fact in share.items()}
 
     def write() -> None:
-        write_atomically(target / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
-        write_atomically(folder / LATEST, target.name + "\n")
+        write_manifest(target / MANIFEST, manifest)
+        replace_text(folder / LATEST, target.name + "\n")
 
     return _attempt(write)
 

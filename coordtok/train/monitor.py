@@ -18,7 +18,8 @@ from coordtok import distributed
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.errors import DataError, one_line
-from coordtok.train.run_folder import RunFolder, append_whole
+from coordtok.storage.files import append_whole
+from coordtok.train.run_folder import RunFolder
 from coordtok.video.pictures import write_picture
 
 

@@ -2,22 +2,17 @@
 
     runs/NAME/  config.yaml  metrics.jsonl  samples/  checkpoints/
 
-One run at a time writes here. Ownership is a lock of the operating system on `owner.lock`, so that
-it ends with its process however that ends; the file's text is for people.
+One run at a time writes here; `owner.lock` names it.
 """
 
-import fcntl
 import json
-import os
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from coordtok.errors import CheckpointError
+from coordtok.storage.files import remove_partial, replace_text
+from coordtok.storage.locks import signature, signed_lock
 
 LOCK = "owner.lock"
 PATIENCE_SECONDS = 10
@@ -50,49 +45,35 @@ class RunFolder:
     def owned(self) -> Iterator[None]:
         """Own the folder within the block, or name its owner in a `CheckpointError`."""
         self.create()
-        with open(self.path / LOCK, "a+", encoding="utf-8") as lock:
-            self._acquire(lock)
+        with ExitStack() as held:
             try:
-                yield
-            finally:
-                lock.truncate(0)
-
-    def _acquire(self, lock: Any) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                held.enter_context(signed_lock(self.path / LOCK, PATIENCE_SECONDS))
             except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CheckpointError(
-                        f"{self.path} is in use by {self.owner or 'another process'}; stop that "
-                        "run or choose another run_dir"
-                    ) from None
-                time.sleep(0.2)
+                raise CheckpointError(
+                    f"{self.path} is in use by {self.owner or 'another process'}; stop that "
+                    "run or choose another run_dir"
+                ) from None
             except OSError as error:
                 raise CheckpointError(
                     f"{self.path} cannot be locked ({error.strerror}); choose a run_dir on a file "
                     "system with locks"
                 ) from error
-        lock.truncate(0)
-        since = datetime.now().isoformat(timespec="seconds")
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
-        lock.flush()
+            for folder in (self.path, self.checkpoints, self.samples):
+                remove_partial(folder)
+            yield
+
+    @property
+    def owner(self) -> str:
+        """Who holds the folder, in words; empty where rank 0's disk is not this one."""
+        return signature(self.path / LOCK)
 
     def begin(self, step: int, config: str) -> None:
         """Drop what was logged beyond `step`, and save the config this run goes on with."""
         try:
             self.truncate_metrics(step)
-            write_atomically(self.config, config)
+            replace_text(self.config, config)
         except OSError as error:
             raise CheckpointError(f"cannot write in {self.path}: {error.strerror}") from error
-
-    @property
-    def owner(self) -> str:
-        """Who holds the folder, in words; empty where rank 0's disk is not this one."""
-        path = self.path / LOCK
-        return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines beyond `step`, torn ones included, so that each step has one line."""
@@ -105,27 +86,4 @@ class RunFolder:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
-        write_atomically(self.metrics, "".join(kept))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """`path` holds either its old content or all of `text`, whatever happens meanwhile."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def append_whole(path: Path, text: str) -> None:
-    """Append all of `text`, or leave the file as it was and raise OSError."""
-    with open(path, "ab", buffering=0) as file:
-        before = file.seek(0, os.SEEK_END)
-        data = memoryview(text.encode())
-        try:
-            while data:
-                data = data[file.write(data) :]
-        except OSError:
-            file.truncate(before)
-            raise
+        replace_text(self.metrics, "".join(kept))

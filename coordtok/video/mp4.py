@@ -5,7 +5,6 @@ even, high quality, BT.709 tagged as such. Only the encoder's few frames of look
 an hour-long film takes no more memory than a short clip.
 """
 
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from coordtok.errors import DataError, one_line
+from coordtok.storage.files import partial_path
 from coordtok.video.codec import as_planes, storable_rate
 
 _ENCODER = {"crf": "14", "preset": "veryfast", "x264-params": "mbtree=0"}
@@ -101,11 +101,6 @@ def write_mp4(path: Path, video: Iterable[NDArray[np.uint8]], fps: Fraction) -> 
     Raises:
         DataError: as `Mp4Writer` does.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with Mp4Writer(part, fps) as writer:
-            for picture in video:
-                writer.write(picture)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with partial_path(path) as partial, Mp4Writer(partial, fps) as writer:
+        for picture in video:
+            writer.write(picture)

@@ -12,9 +12,10 @@ from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex,
 from coordtok.data.latents import LatentSpec, TriplaneReader
 from coordtok.data.loader import LoaderState, TrainLoader, VideoWindows, open_shards
 from coordtok.data.member import StoredSample, UnreadableSample
-from coordtok.data.tars import digest, read_members, write_tar
+from coordtok.data.tars import read_members, write_tar
 from coordtok.errors import DataError
 from coordtok.pretrained.card import TokenizerId
+from coordtok.storage.checksums import sha256_of_file
 
 CHANNELS = 2
 SPEC = LatentSpec(
@@ -75,8 +76,7 @@ def entry(path: Path) -> ShardEntry:
         key, ext = member.key_and_extension
         files.setdefault(key, {})[ext] = (member.offset, member.size)
     samples = tuple(SampleEntry(key, 8, own) for key, own in files.items())
-    with open(path, "rb") as file:
-        return ShardEntry(path.name, path.stat().st_size, digest(file), samples)
+    return ShardEntry(path.name, path.stat().st_size, sha256_of_file(path), samples)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

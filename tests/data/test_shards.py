@@ -7,7 +7,7 @@ import pytest
 
 from coordtok.data.index import INDEX_NAME
 from coordtok.data.member import UnreadableSample
-from coordtok.data.shards import load_index, open_shards, retry
+from coordtok.data.shards import load_index, open_shards
 from coordtok.errors import DataError
 from coordtok.video.codec import encode_raw
 
@@ -164,19 +164,6 @@ def test_a_failing_disk_is_tried_again_and_then_fatal(folder, monkeypatch):
     failures[:] = [OSError(5, "Input/output error")] * 3
     with pytest.raises(DataError, match=r"tar cannot be read after 3 attempts: .*Input/output err"):
         reader.sample(0, 1).read("npy")
-
-
-def test_pauses_between_attempts_grow(monkeypatch):
-    pauses = []
-    monkeypatch.setattr("coordtok.data.shards._FIRST_PAUSE_S", 0.5)
-    monkeypatch.setattr("time.sleep", pauses.append)
-
-    def action():
-        raise OSError("down")
-
-    with pytest.raises(DataError, match="here cannot be read after 4 attempts: down"):
-        retry(action, "here", 3)
-    assert pauses == [0.5, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])

@@ -5,7 +5,6 @@ import pytest
 
 from coordtok.errors import ConfigError, DataError
 from coordtok.storage.claims import Claim
-from coordtok.storage.files import sole_owner
 
 
 def test_a_claim_is_taken_gone_on_with_and_completed(tmp_path: Path) -> None:
@@ -38,15 +37,3 @@ def test_foreign_files_are_never_touched(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not empty and has no work\.json"):
         Claim(tmp_path, "work.json", {"seed": 1}).take()
     assert json.dumps([path.name for path in tmp_path.iterdir()]) == '["mine.part"]'
-
-
-def test_one_owner_at_a_time(tmp_path: Path) -> None:
-    folder = tmp_path / "new/folder"
-    with (
-        sole_owner(folder, "encode.py"),
-        pytest.raises(DataError, match=r"another encode\.py is writing"),
-        sole_owner(folder, "encode.py"),
-    ):
-        pass
-    with sole_owner(folder, "encode.py"):
-        pass

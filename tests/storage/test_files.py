@@ -1,4 +1,5 @@
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from coordtok.errors import DataError
-from coordtok.storage.files import check_new, whole_file, whole_folder, write_whole
+from coordtok.storage.files import (
+    append_whole,
+    check_new,
+    remove_partial,
+    replace_text,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
 
 
 def write_half(path):
@@ -103,3 +112,36 @@ def test_a_place_for_a_folder_is_found_out_beforehand(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="cannot write /proc/new/out"):
         check_new(Path("/proc/new/out"))
+
+
+def test_a_line_that_does_not_fit_is_not_torn(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_whole(path, "first\n")
+    usual = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            append_whole(path, "second line\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, usual)
+    assert path.read_text() == "first\n"
+    append_whole(path, "second\n")
+    assert path.read_text() == "first\nsecond\n"
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    for name in ("a.77.part", "b.tar.8.part", "mine.part", "c"):
+        (tmp_path / name).touch()
+    remove_partial(tmp_path, "a")
+    assert {path.name for path in tmp_path.iterdir()} == {"b.tar.8.part", "mine.part", "c"}
+    remove_partial(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.part", "c"}
+
+
+def test_callers_with_words_of_their_own_get_the_system_s_error(tmp_path: Path) -> None:
+    replace_text(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == "é\n".encode()
+    with pytest.raises(FileNotFoundError):
+        replace_text(tmp_path / "missing" / "a", "")

@@ -3,8 +3,6 @@
 import json
 import multiprocessing
 import os
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import torch
 from coordtok.config.schema import OptimConfig
 from coordtok.errors import CheckpointError
 from coordtok.evaluation.metrics import psnr
-from coordtok.train.run_folder import RunFolder, append_whole
+from coordtok.train.run_folder import RunFolder
 from coordtok.train.schedule import learning_rate
 from coordtok.train.signals import is_launcher
 
@@ -39,23 +37,6 @@ def test_metrics_keep_one_whole_line_a_step(tmp_path: Path) -> None:
     assert folder.metrics.read_text().splitlines() == [*lines[:2], '{"step": 2, "val_psnr": 9}']
     folder.truncate_metrics(1)
     assert folder.metrics.read_text().splitlines() == lines[:1]
-
-
-def test_a_line_that_does_not_fit_is_not_torn(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    append_whole(path, "first\n")
-    usual = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            append_whole(path, "second line\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, usual)
-    assert path.read_text() == "first\n"
-    append_whole(path, "second\n")
-    assert path.read_text() == "first\nsecond\n"
 
 
 def _own(path: str, owned, release) -> None:
