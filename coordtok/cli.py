@@ -1,33 +1,167 @@
-"""Command-line options that several scripts share."""
+"""What command lines share: usage errors of one line, how a command ends, and common options.
+
+Nothing here reaches torch. A script reads its command line first and imports what computes inside
+its `main`, so that --help and a mistyped option answer at once.
+"""
 
 import argparse
-from typing import Any, get_args
+import functools
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, ParamSpec, TypeAlias, get_args, get_type_hints
 
-import torch
+from coordtok.config.load import preset_names
+from coordtok.config.schema import SamplerConfig
+from coordtok.errors import ConfigError, UserError, one_line
 
-from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
-from coordtok.inference.reconstruction import Decoding
-from coordtok.pretrained.write import DTYPES
+P = ParamSpec("P")
+
+Options: TypeAlias = argparse._ActionsContainer
+"""A parser, or a group of its options."""
+
+DTYPES = ("float32", "bfloat16")
+GROUPINGS = ("strided", "contiguous", "random")
+SAMPLERS = get_args(get_type_hints(SamplerConfig)["name"])
 
 
-def add_decoding(parser: Any, batch: str, default: int = 1) -> None:
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and a `ConfigError`, as all mistakes of a user are, and
+    whose description keeps its lines."""
+
+    def __init__(
+        self, description: str | None, *, prog: str | None = None, epilog: str | None = None
+    ) -> None:
+        keep_lines = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=keep_lines)
+        self.register("type", int, whole_number)
+        self.register("type", float, number)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(re.sub(r"^argument (\S+): ", r"\1 ", message) + " (see --help)")
+
+
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: it must be a whole number") from None
+
+
+def positive(text: str) -> int:
+    if (value := whole_number(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: it must be at least 1")
+    return value
+
+
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: it must be a number")
+    return value
+
+
+def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
+    """Wrap a command's `main`: its return value is the exit code; a `UserError` is printed on one
+    line and gives 2, Ctrl-C 130 as in a shell. What all ranks find, rank 0 alone prints."""
+
+    @functools.wraps(main)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs) or 0
+        except UserError as error:
+            if not error.shared or _is_first_rank():
+                print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            return 2
+        except KeyboardInterrupt:
+            if _is_first_rank():
+                print("interrupted", file=sys.stderr, flush=True)
+            return 130
+
+    return wrapped
+
+
+def _is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave(code: int) -> NoReturn:
+    """End a rank with exit `code`, without the teardown of libraries.
+
+    The threads of a gloo group at times abort a process that is ending ("terminate called without
+    an active exception"), and a launcher takes that for a failed run.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def add_model(
+    options: Options, help: str = "an export, as scripts/export.py makes it", required: bool = True
+) -> None:
+    options.add_argument("--model", metavar="DIR", required=required, help=help)
+
+
+def add_shards(options: Options, help: str) -> None:
+    options.add_argument("--shards", metavar="DIR", required=True, help=help)
+
+
+def add_output(options: Options, help: str) -> None:
+    options.add_argument("--output", metavar="DIR", type=Path, required=True, help=help)
+
+
+def add_num(options: Options, help: str, default: int | None = None) -> None:
+    """-n, --num: launchers stop at the long form."""
+    options.add_argument(
+        "-n",
+        "--num",
+        type=int,
+        metavar="N",
+        default=default,
+        help=f"{help}; launchers take --num for theirs: write -n there",
+    )
+
+
+def add_seed(options: Options, help: str) -> None:
+    options.add_argument("--seed", type=int, metavar="N", default=0, help=f"{help} (default: 0)")
+
+
+def add_compute(options: Options) -> None:
+    """--device and --dtype."""
+    add_device(options)
+    options.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights (default: as they are stored)"
+    )
+
+
+def add_device(options: Options) -> None:
+    options.add_argument("--device", help="to compute on (default: each rank's GPU, or the CPU)")
+
+
+def add_decoding(options: Options, batch: str, default: int = 1) -> None:
     """--grouping, --points-per-pass and --batch; `batch` says what is taken at once."""
-    parser.add_argument(
+    options.add_argument(
         "--grouping",
-        choices=get_args(Grouping),
-        default=DEFAULT_GROUPING,
+        choices=GROUPINGS,
+        default="strided",
         help="which patches are decoded together: whole frames spread over a clip, neighbouring "
         "frames, or random patches as in training, which makes every frame as dear as all; results "
         "depend on it (default: %(default)s; docs/grouping.md)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--points-per-pass",
         type=int,
         metavar="N",
         help="how many patches are decoded together, about; results depend on it (default: as the "
         "model was trained)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--batch",
         type=int,
         metavar="N",
@@ -36,17 +170,50 @@ def add_decoding(parser: Any, batch: str, default: int = 1) -> None:
     )
 
 
-def decoding_of(args: argparse.Namespace) -> Decoding:
-    return Decoding(args.points_per_pass, args.grouping, args.batch)
-
-
-def add_compute(parser: Any) -> None:
-    """--device and --dtype."""
-    parser.add_argument("--device", help="to compute on (default: each rank's GPU, or the CPU)")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights (default: as they are stored)"
+def add_sampler(options: Options) -> None:
+    """--sampler and --steps."""
+    options.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        help="ODE: euler, heun, dopri5; SDE: the other (default: as the model's config says)",
+    )
+    options.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="in time, for all but dopri5 (default: as the model's config says)",
     )
 
 
-def dtype_of(args: argparse.Namespace) -> torch.dtype | None:
-    return None if args.dtype is None else DTYPES[args.dtype]
+def add_export_target(options: Options) -> None:
+    """OUT_DIR, --dtype and --overwrite of a command that makes an export."""
+    options.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="folder to make")
+    options.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="to store (default: %(default)s)"
+    )
+    options.add_argument("--overwrite", action="store_true", help="replace an export at OUT_DIR")
+
+
+def add_run(options: Options, config: str, help: str) -> None:
+    """What describes a training run: --deepspeed, --config and overrides, which a parser takes
+    between options by `parse_intermixed_args`."""
+    options.add_argument(
+        "--deepspeed",
+        metavar="JSON",
+        required=True,
+        help="how to shard and at what precision: one of ds_configs/, or your own",
+    )
+    options.add_argument(
+        "--config",
+        metavar="PRESET_OR_YAML",
+        default=config,
+        help=f"{help}: a YAML file or one of {', '.join(preset_names())} (default: %(default)s)",
+    )
+    options.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="changes to the config"
+    )
+
+
+def add_launcher(options: Options) -> None:
+    """--local_rank, which the deepspeed launcher hands to each of its processes."""
+    options.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)

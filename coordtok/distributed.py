@@ -7,10 +7,9 @@ identity, so that a script under plain `python` is the same code.
 
 import os
 import socket
-import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -55,17 +54,6 @@ def setup() -> None:
         torch.set_num_threads(cores_per_rank())
     backend = "cpu:gloo,cuda:nccl" if device().type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
-
-
-def leave(code: int) -> NoReturn:
-    """End this rank with exit `code`, without the teardown of libraries.
-
-    The threads of a gloo group at times abort a process that is ending ("terminate called without
-    an active exception"), and a launcher takes that for a failed run.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def cores_per_rank() -> int:

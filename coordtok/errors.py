@@ -1,16 +1,9 @@
-"""Mistakes a user can make, and how a command line reports them.
+"""Mistakes a user can make.
 
 A `UserError` carries one line: the value, the rule it breaks and the fix. Every command runs its
-`main` through `exit_on_user_error`, which prints that line and exits 2, without a traceback.
+`main` through `coordtok.cli.exit_on_user_error`, which prints that line and exits 2, without a
+traceback.
 """
-
-import functools
-import os
-import sys
-from collections.abc import Callable
-from typing import ParamSpec
-
-P = ParamSpec("P")
 
 
 class UserError(Exception):
@@ -53,27 +46,3 @@ def one_line(text: object) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
-
-
-def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
-    """Wrap a command's `main`: its return value is the exit code; a `UserError` gives 2, Ctrl-C
-    130 as in a shell."""
-
-    @functools.wraps(main)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
-        try:
-            return main(*args, **kwargs) or 0
-        except UserError as error:
-            if not error.shared or _is_first_rank():
-                print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-            return 2
-        except KeyboardInterrupt:
-            if _is_first_rank():
-                print("interrupted", file=sys.stderr, flush=True)
-            return 130
-
-    return wrapped
-
-
-def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"

@@ -17,8 +17,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from coordtok.cli import exit_on_user_error
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
-from coordtok.errors import ConfigError, DataError, exit_on_user_error
+from coordtok.errors import ConfigError, DataError
 from coordtok.storage.files import write_whole
 from coordtok.storage.locks import sole_owner
 from data_prep.datasets import Scan, Video, scan

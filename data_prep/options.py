@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from coordtok.cli import Parser
 from coordtok.data.index import DEFAULT_LANES, SHARD_NAME
 from coordtok.errors import ConfigError
 from coordtok.video.codec import PIXEL_FORMATS
@@ -142,19 +143,11 @@ def _frame_range(text: str) -> tuple[int, int | None]:
     return start, end
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all errors of a user are."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (--help lists the options)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
+def _parser() -> Parser:
+    parser = Parser(
+        "Turn videos into WebDataset shards at training resolution.",
         prog="python -m data_prep.build_shards",
-        description="Turn videos into WebDataset shards at training resolution.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_source_options(parser)
     _add_picture_options(parser)

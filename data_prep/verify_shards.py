@@ -4,7 +4,6 @@
 the question itself was wrong.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from coordtok.cli import Parser, exit_on_user_error
 from coordtok.data.index import (
     DEFAULT_LANES,
     INDEX_NAME,
@@ -27,7 +27,7 @@ from coordtok.data.index import (
 from coordtok.data.latents import EXTENSION, LatentSpec, is_latent, read_planes
 from coordtok.data.member import UnreadableSample
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, read_members
-from coordtok.errors import DataError, exit_on_user_error, one_line
+from coordtok.errors import DataError, one_line
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import (
     Frames,
@@ -36,7 +36,6 @@ from coordtok.video.codec import (
     decode_frames,
     decode_raw,
 )
-from data_prep.options import OneLineParser
 
 
 @dataclass
@@ -199,11 +198,11 @@ def _codec_and_size(
     )
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
+def parser() -> Parser:
+    parser = Parser(
+        "Check shards against their index.json: sizes, sums, members, frames; decode samples.\n"
+        "Prints a line for each problem; exit code 0: none, 1: some, 2: wrong usage.",
         prog="python -m data_prep.verify_shards",
-        description="Check shards against their index.json: sizes, sums, members, frames; decode "
-        "samples. Prints a line for each problem; exit code 0: none, 1: some, 2: wrong usage.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder of shards")
     parser.add_argument(

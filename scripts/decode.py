@@ -11,43 +11,21 @@ their source; decode.json says how they were made.
 """
 
 import argparse
-from pathlib import Path
 
-from coordtok import distributed
-from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
-from coordtok.data.shards import open_shards
-from coordtok.errors import exit_on_user_error
-from coordtok.inference.decode_shards import DecodeRequest, decode
-from coordtok.inference.frame_range import FrameRange
-from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.card import TokenizerId
-from coordtok.pretrained.fingerprint import fingerprint
+from coordtok import cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", metavar="DIR", required=True, help="the export that encoded the latents"
-    )
+    parser = cli.Parser(__doc__)
+    cli.add_model(parser, "the export that encoded the latents")
     parser.add_argument(
         "--latents",
         metavar="DIR",
         required=True,
         help="latent shards: a folder, an http(s) URL, or a pipe: command",
     )
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, required=True, help="folder to make, or to go on with"
-    )
-    parser.add_argument(
-        "-n",
-        "--num",
-        type=int,
-        metavar="N",
-        help="only the first N samples (default: all); launchers take --num for theirs: write -n "
-        "there",
-    )
+    cli.add_output(parser, "folder to make, or to go on with")
+    cli.add_num(parser, "only the first N samples (default: all)")
     parser.add_argument(
         "--frames",
         metavar="START:END[:STEP]",
@@ -55,21 +33,32 @@ def parse_args() -> argparse.Namespace:
         help="only these frames of each clip, counted from 0 without END; only the passes that "
         "hold one are decoded (default: all)",
     )
-    add_decoding(parser, "samples")
-    add_compute(parser)
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
+    cli.add_decoding(parser, "samples")
+    cli.add_compute(parser)
+    cli.add_launcher(parser)
     return parser.parse_args()
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
-    request = DecodeRequest(args.num, FrameRange.parse(args.frames), decoding_of(args))
+    from coordtok import distributed
+    from coordtok.data.shards import open_shards
+    from coordtok.inference.decode_shards import DecodeRequest, decode
+    from coordtok.inference.frame_range import FrameRange
+    from coordtok.inference.reconstruction import Decoding
+    from coordtok.models.tokenizer import CoordTok
+    from coordtok.pretrained.card import TokenizerId
+    from coordtok.pretrained.fingerprint import fingerprint
+    from coordtok.pretrained.write import DTYPES
+
+    decoding = Decoding(args.points_per_pass, args.grouping, args.batch)
+    request = DecodeRequest(args.num, FrameRange.parse(args.frames), decoding)
     distributed.setup()
     source = distributed.together(lambda: open_shards(args.latents))
     model = distributed.together(
         lambda: CoordTok.from_pretrained(
-            args.model, args.device or distributed.device(), dtype_of(args)
+            args.model, args.device or distributed.device(), DTYPES.get(args.dtype)
         )
     )
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))
@@ -79,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    distributed.leave(main())
+    cli.leave(main())

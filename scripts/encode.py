@@ -14,34 +14,22 @@ fingerprint and the mean and std of every channel. scripts/decode.py turns it ba
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from coordtok import distributed
-from coordtok.data.shards import open_shards
-from coordtok.errors import exit_on_user_error
-from coordtok.inference.encode_shards import Encoding, Summary, encode
-from coordtok.inference.window_choice import WindowChoice
-from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.card import TokenizerId
-from coordtok.pretrained.fingerprint import fingerprint
-from coordtok.pretrained.write import DTYPES
+from coordtok import cli
+
+if TYPE_CHECKING:
+    from coordtok.inference.encode_shards import Summary
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = cli.Parser(__doc__)
+    cli.add_model(parser)
+    cli.add_shards(
+        parser,
+        "video shards at the model's size: a folder, an http(s) URL, or a pipe: command",
     )
-    parser.add_argument(
-        "--model", metavar="DIR", required=True, help="an export, as scripts/export.py makes it"
-    )
-    parser.add_argument(
-        "--shards",
-        metavar="DIR",
-        required=True,
-        help="video shards at the model's size: a folder, an http(s) URL, or a pipe: command",
-    )
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, required=True, help="folder to make, or to go on with"
-    )
+    cli.add_output(parser, "folder to make, or to go on with")
     parser.add_argument(
         "--windows",
         metavar="all|N",
@@ -49,17 +37,15 @@ def parse_args() -> argparse.Namespace:
         help="all: consecutive windows of each video, the last one moved back to end with it; N: "
         "that many at random places (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the random places (default: 0)"
-    )
+    cli.add_seed(parser, "of the random places")
     parser.add_argument(
         "--dtype",
-        choices=DTYPES,
+        choices=cli.DTYPES,
         default="bfloat16",
         help="of the stored planes; bfloat16 takes half the room (default: %(default)s)",
     )
     parser.add_argument(
-        "--compute", choices=DTYPES, help="of the weights (default: as the model stores them)"
+        "--compute", choices=cli.DTYPES, help="of the weights (default: as the model stores them)"
     )
     parser.add_argument(
         "--batch",
@@ -72,16 +58,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=int,
-        default=min(8, distributed.cores_per_rank()),
         metavar="N",
-        help="processes of each rank that decode video ahead (default here: %(default)s)",
+        help="processes of each rank that decode video ahead (default: one for each of its cores, "
+        "at most 8)",
     )
-    parser.add_argument("--device", help="to compute on (default: each rank's GPU, or the CPU)")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
+    cli.add_device(parser)
+    cli.add_launcher(parser)
     return parser.parse_args()
 
 
-def told(summary: Summary, output: Path, encoded: int, seconds: float) -> str:
+def told(summary: "Summary", output: Path, encoded: int, seconds: float) -> str:
     rate = f"{encoded / seconds:.1f} clips/s" if encoded else "encoded before"
     skipped = f"; {summary.skipped} videos skipped, see skipped.jsonl" if summary.skipped else ""
     return (
@@ -90,17 +76,27 @@ def told(summary: Summary, output: Path, encoded: int, seconds: float) -> str:
     )
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
-    how = Encoding(
-        WindowChoice.parse(args.windows, args.seed), args.dtype, args.batch, args.workers
-    )
+    from coordtok import distributed
+    from coordtok.data.shards import open_shards
+    from coordtok.inference.encode_shards import Encoding, encode
+    from coordtok.inference.window_choice import WindowChoice
+    from coordtok.models.tokenizer import CoordTok
+    from coordtok.pretrained.card import TokenizerId
+    from coordtok.pretrained.fingerprint import fingerprint
+    from coordtok.pretrained.write import DTYPES
+
+    workers = min(8, distributed.cores_per_rank()) if args.workers is None else args.workers
+    choice = WindowChoice.parse(args.windows, args.seed)
+    how = Encoding(choice, args.dtype, args.batch, workers)
     distributed.setup()
     source = distributed.together(lambda: open_shards(args.shards))
-    compute = None if args.compute is None else DTYPES[args.compute]
     model = distributed.together(
-        lambda: CoordTok.from_pretrained(args.model, args.device or distributed.device(), compute)
+        lambda: CoordTok.from_pretrained(
+            args.model, args.device or distributed.device(), DTYPES.get(args.compute)
+        )
     )
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))
     start = time.monotonic()
@@ -112,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    distributed.leave(main())
+    cli.leave(main())

@@ -15,48 +15,34 @@ which --clip-list scores again.
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from coordtok import distributed
-from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
-from coordtok.data.clips import ClipChoice
-from coordtok.errors import ConfigError, exit_on_user_error
-from coordtok.evaluation.features import FeatureChoice, PixelRange, Preparation
-from coordtok.evaluation.generated import GenerationRequest, evaluate_generated
-from coordtok.evaluation.reconstructed import TokenizerRequest, evaluate_tokenizer
-from coordtok.evaluation.report import table
+from coordtok import cli
+from coordtok.errors import ConfigError
+
+if TYPE_CHECKING:
+    from coordtok.evaluation.features import FeatureChoice
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--model",
-        metavar="DIR",
-        type=Path,
-        help="a tokenizer's export, as scripts/export.py makes it",
-    )
+    cli.add_model(what, "a tokenizer's export, as scripts/export.py makes it", required=False)
     what.add_argument(
         "--generated",
         metavar="DIR",
         type=Path,
         help="mp4 files, as scripts/sample.py makes them: FVD against as many real clips",
     )
-    parser.add_argument(
-        "--shards", metavar="DIR", required=True, help="video shards: a folder or a URL"
-    )
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, required=True, help="folder to make; must be new"
-    )
+    cli.add_shards(parser, "video shards: a folder or a URL")
+    cli.add_output(parser, "folder to make; must be new")
     add_clips(parser)
     add_metrics(parser)
     add_features(parser)
     group = parser.add_argument_group("how clips are decoded")
-    add_decoding(group, "clips")
-    add_compute(group)
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
+    cli.add_decoding(group, "clips")
+    cli.add_compute(group)
+    cli.add_launcher(parser)
     args = parser.parse_args()
     check_needs(parser, args)
     return args
@@ -86,7 +72,7 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
         help="N different random windows of exactly the model's frames, spread evenly over the "
         "samples that are long enough: the paper's protocol with 10000",
     )
-    group.add_argument("--seed", type=int, default=0, help="of the windows (default: 0)")
+    cli.add_seed(group, "of the windows")
     group.add_argument(
         "--clip-list", metavar="CSV", type=Path, help="the clips.csv of an earlier evaluation"
     )
@@ -139,23 +125,25 @@ def add_features(parser: argparse.ArgumentParser) -> None:
         "--features-size",
         type=int,
         metavar="N",
-        default=Preparation.size,
+        default=224,
         help="side of the squares a TorchScript network is given, 0 for frames as they are; one "
         "like StyleGAN-V's does that itself (default: %(default)s)",
     )
     group.add_argument(
         "--features-range",
-        choices=get_args(PixelRange),
-        default=Preparation.range,
+        choices=("-1:1", "0:1", "0:255"),
+        default="-1:1",
         help="of the pixels it is given, likewise (default: %(default)s)",
     )
 
 
 def fvd_frames(text: str) -> int | None:
-    return None if text == "whole" else int(text)
+    return None if text == "whole" else cli.whole_number(text)
 
 
-def feature_choice(args: argparse.Namespace) -> FeatureChoice | None:
+def feature_choice(args: argparse.Namespace) -> "FeatureChoice | None":
+    from coordtok.evaluation.features import FeatureChoice, Preparation
+
     if args.features is None:
         return None
     preparation = Preparation(args.features_size or None, args.features_range)
@@ -163,14 +151,20 @@ def feature_choice(args: argparse.Namespace) -> FeatureChoice | None:
 
 
 def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
+    from coordtok import distributed
+    from coordtok.data.clips import ClipChoice
+    from coordtok.evaluation.reconstructed import TokenizerRequest, evaluate_tokenizer
+    from coordtok.inference.reconstruction import Decoding
+    from coordtok.pretrained.write import DTYPES
+
     request = TokenizerRequest(
-        model=args.model,
+        model=Path(args.model),
         shards=args.shards,
         output=args.output,
         clips=ClipChoice(args.clips, args.seed, args.clip_list),
-        decoding=decoding_of(args),
+        decoding=Decoding(args.points_per_pass, args.grouping, args.batch),
         device=args.device or str(distributed.device()),
-        dtype=dtype_of(args),
+        dtype=DTYPES.get(args.dtype),
         workers=args.workers,
         ssim=not args.no_ssim,
         perceptual=None if args.perceptual == "none" else args.perceptual,
@@ -182,6 +176,10 @@ def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluate_videos(args: argparse.Namespace) -> dict[str, Any]:
+    from coordtok import distributed
+    from coordtok.data.clips import ClipChoice
+    from coordtok.evaluation.generated import GenerationRequest, evaluate_generated
+
     features = feature_choice(args)
     if features is None:
         raise ConfigError("generated videos are compared by features; name a network: --features")
@@ -199,9 +197,12 @@ def evaluate_videos(args: argparse.Namespace) -> dict[str, Any]:
     return evaluate_generated(request)
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
+    from coordtok import distributed
+    from coordtok.evaluation.report import table
+
     distributed.setup()
     report = evaluate_videos(args) if args.generated else evaluate_model(args)
     if distributed.is_main():
@@ -209,4 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    distributed.leave(main())
+    cli.leave(main())

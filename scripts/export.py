@@ -11,39 +11,33 @@ checkpoint's own files are pickles: export only what you trained or trust.
 
 import argparse
 import sys
-from pathlib import Path
 
-from coordtok.errors import exit_on_user_error
-from coordtok.pretrained.write import DTYPES
-from coordtok.train.quiet import quieten
+from coordtok import cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     parser.add_argument(
         "source",
         metavar="RUN_OR_CHECKPOINT",
         help="a run folder, of which the newest checkpoint is taken, or one of its step_* folders",
     )
-    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="folder to make")
+    cli.add_export_target(parser)
     parser.add_argument(
         "--weights",
         choices=["raw", "ema"],
         help="as trained, or their moving average (default: the average if the run kept one)",
     )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="to store (default: %(default)s)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an export at OUT_DIR")
     return parser.parse_args()
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
+    from coordtok.train.quiet import quieten
+
     quieten()
+    from coordtok.pretrained.write import DTYPES
     from coordtok.train.export import export_checkpoint
 
     checkpoint, card = export_checkpoint(

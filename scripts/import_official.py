@@ -15,20 +15,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from coordtok import cli
 from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
-from coordtok.errors import exit_on_user_error
-from coordtok.pretrained.official.convert import ImportOptions, import_official
-from coordtok.pretrained.write import DTYPES
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(__doc__)
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", type=Path, help="the authors' .pth or .pt file"
     )
-    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="folder to make")
+    cli.add_export_target(parser)
     parser.add_argument(
         "--heads",
         type=int,
@@ -38,14 +34,10 @@ def parse_args() -> argparse.Namespace:
     )
     _add_tokenizer_options(parser.add_argument_group("of a tokenizer"))
     _add_generator_options(parser.add_argument_group("of a generator"))
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="to store (default: %(default)s)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an export at OUT_DIR")
     return parser.parse_args()
 
 
-def _add_tokenizer_options(group: argparse._ArgumentGroup) -> None:
+def _add_tokenizer_options(group: cli.Options) -> None:
     group.add_argument(
         "--legacy-padding",
         action="store_true",
@@ -61,7 +53,7 @@ def _add_tokenizer_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_generator_options(group: argparse._ArgumentGroup) -> None:
+def _add_generator_options(group: cli.Options) -> None:
     group.add_argument(
         "--log",
         type=Path,
@@ -76,9 +68,12 @@ def _add_generator_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
+    from coordtok.pretrained.official.convert import ImportOptions, import_official
+    from coordtok.pretrained.write import DTYPES
+
     options = ImportOptions(
         heads=args.heads,
         points_per_pass=args.points_per_pass,

@@ -15,31 +15,22 @@ of the model's frames, the last one padded, and memory does not grow with the le
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
-from coordtok import distributed
-from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
-from coordtok.errors import exit_on_user_error
-from coordtok.evaluation.side_by_side import Report, write_reconstruction
-from coordtok.inference.frame_range import FrameRange
-from coordtok.inference.reconstruction import Fit
-from coordtok.models.tokenizer import CoordTok
+from coordtok import cli
+
+if TYPE_CHECKING:
+    from coordtok.evaluation.side_by_side import Report
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", metavar="DIR", required=True, help="an export, as scripts/export.py makes it"
-    )
+    parser = cli.Parser(__doc__)
+    cli.add_model(parser)
     parser.add_argument("--input", metavar="VIDEO", required=True, help="any video file")
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, required=True, help="folder to make; must be new"
-    )
+    cli.add_output(parser, "folder to make; must be new")
     parser.add_argument(
         "--fit",
-        choices=get_args(Fit),
+        choices=("crop", "tile"),
         default="crop",
         help="crop: scale the short side to the model's size and keep the centre; tile: keep the "
         "video's size and cover it with tiles, which takes memory for a few windows of full-size "
@@ -58,12 +49,12 @@ def parse_args() -> argparse.Namespace:
         "frames are decoded in between, which training never saw (docs/in_between_frames.md), and "
         "the video plays as long as before; beside them the source stands still",
     )
-    add_decoding(parser, "tiles")
-    add_compute(parser)
+    cli.add_decoding(parser, "tiles")
+    cli.add_compute(parser)
     return parser.parse_args()
 
 
-def summary(report: Report, folder: Path) -> str:
+def summary(report: "Report", folder: Path) -> str:
     more = f" and {report.in_between} in between" if report.in_between else ""
     return (
         f"{folder}: {report.frames} frames{more} of {report.height} x {report.width}, "
@@ -72,19 +63,27 @@ def summary(report: Report, folder: Path) -> str:
     )
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
+    from coordtok import distributed
+    from coordtok.evaluation.side_by_side import write_reconstruction
+    from coordtok.inference.frame_range import FrameRange
+    from coordtok.inference.reconstruction import Decoding
+    from coordtok.models.tokenizer import CoordTok
+    from coordtok.pretrained.write import DTYPES
+
     frames = None if args.frames is None else FrameRange.parse(args.frames)
     if args.rate is not None:
         frames = (frames or FrameRange()).at_rate(args.rate)
+    device = args.device or distributed.device()
     report = write_reconstruction(
-        CoordTok.from_pretrained(args.model, args.device or distributed.device(), dtype_of(args)),
+        CoordTok.from_pretrained(args.model, device, DTYPES.get(args.dtype)),
         args.input,
         args.output,
         fit=args.fit,
         frames=frames,
-        decoding=decoding_of(args),
+        decoding=Decoding(args.points_per_pass, args.grouping, args.batch),
         progress=True,
     )
     print(summary(report, args.output))

@@ -12,70 +12,41 @@ says how they were made. Killed at any moment, the same command goes on where it
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from coordtok import distributed
-from coordtok.cli import add_compute, add_decoding, decoding_of, dtype_of
+from coordtok import cli
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import SamplerConfig
-from coordtok.errors import ConfigError, exit_on_user_error
-from coordtok.inference.generation import Generation
-from coordtok.inference.sample_videos import SampleRequest, sample_videos, tokenizer_folder
-from coordtok.models.dit import TriplaneDiT
-from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.card import TokenizerId
-from coordtok.pretrained.fingerprint import fingerprint
-
-SAMPLERS = get_args(get_type_hints(SamplerConfig)["name"])
+from coordtok.errors import ConfigError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model",
-        metavar="DIR",
-        required=True,
-        help="a generator's export, as scripts/export.py makes it",
-    )
+    parser = cli.Parser(__doc__)
+    cli.add_model(parser, "a generator's export, as scripts/export.py makes it")
     parser.add_argument(
         "--tokenizer",
         metavar="DIR",
         help="the export that made its latents (default: where it lay when they were made)",
     )
-    parser.add_argument(
-        "-n",
-        "--num",
-        type=int,
-        metavar="N",
-        default=16,
-        help="videos (default: %(default)s); launchers take --num for theirs: write -n there",
-    )
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, required=True, help="folder to make, or to go on with"
-    )
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="(default: %(default)s)")
+    cli.add_num(parser, "videos (default: %(default)s)", 16)
+    cli.add_output(parser, "folder to make, or to go on with")
+    cli.add_seed(parser, "of the noise")
     add_sampler(parser)
-    add_decoding(parser, "videos of a forward pass of the generator", 4)
-    add_compute(parser)
+    cli.add_decoding(parser, "videos of a forward pass of the generator", 4)
+    cli.add_compute(parser)
     parser.add_argument(
         "--fps", type=float, default=25.0, help="of the files (default: %(default)s)"
     )
     parser.add_argument(
         "--save-latents", action="store_true", help="keep the latents as .safetensors as well"
     )
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
+    cli.add_launcher(parser)
     return parser.parse_args()
 
 
 def add_sampler(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampler (defaults: as the model's config says)")
-    group.add_argument(
-        "--sampler", choices=SAMPLERS, help="ODE: euler, heun, dopri5; SDE: the other"
-    )
-    group.add_argument("--steps", type=int, metavar="N", help="in time, for all but dopri5")
+    cli.add_sampler(group)
     group.add_argument("--last-step", type=float, metavar="T", help="of euler_maruyama")
     group.add_argument("--tolerance", type=float, metavar="E", help="of dopri5")
     group.add_argument(
@@ -111,11 +82,21 @@ def classes_of(text: str | None) -> tuple[int, ...]:
         raise ConfigError(f"--class {text}: give numbers, as in --class 3 or 0,1,2") from None
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
+    from coordtok import distributed
+    from coordtok.inference.generation import Generation
+    from coordtok.inference.reconstruction import Decoding
+    from coordtok.inference.sample_videos import SampleRequest, sample_videos, tokenizer_folder
+    from coordtok.models.dit import TriplaneDiT
+    from coordtok.models.tokenizer import CoordTok
+    from coordtok.pretrained.card import TokenizerId
+    from coordtok.pretrained.fingerprint import fingerprint
+    from coordtok.pretrained.write import DTYPES
+
     distributed.setup()
-    device, dtype = args.device or distributed.device(), dtype_of(args)
+    device, dtype = args.device or distributed.device(), DTYPES.get(args.dtype)
     model = distributed.together(lambda: TriplaneDiT.from_pretrained(args.model, device, dtype))
     request = SampleRequest(
         args.num,
@@ -125,7 +106,7 @@ def main() -> None:
             classes_of(args.classes),
             args.batch,
         ),
-        decoding_of(args),
+        Decoding(args.points_per_pass, args.grouping, args.batch),
         args.fps,
         args.save_latents,
     )
@@ -148,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    distributed.leave(main())
+    cli.leave(main())

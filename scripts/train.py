@@ -11,30 +11,13 @@ is continued unless --resume says otherwise.
 
 import argparse
 
-from coordtok import distributed
-from coordtok.config.load import load_config, preset_names
-from coordtok.errors import exit_on_user_error
-from coordtok.train.quiet import quieten
-from data_prep.quickstart import build_if_missing
+from coordtok import cli
+from coordtok.config.load import load_config
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--deepspeed",
-        metavar="JSON",
-        required=True,
-        help="how to shard and at what precision: one of ds_configs/, or your own",
-    )
-    parser.add_argument(
-        "--config",
-        metavar="PRESET_OR_YAML",
-        default="quickstart",
-        help=f"what to train: a YAML file or one of {', '.join(preset_names())} "
-        "(default: %(default)s)",
-    )
+    parser = cli.Parser(__doc__)
+    cli.add_run(parser, "quickstart", "what to train")
     parser.add_argument(
         "--resume",
         metavar="auto|none|PATH",
@@ -48,17 +31,18 @@ def parse_args() -> argparse.Namespace:
         help="continue although the shards are no longer those of the checkpoint; every lane "
         "then begins its next epoch",
     )
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # from the launcher
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key.path=value", help="changes to the config"
-    )
+    cli.add_launcher(parser)
     return parser.parse_intermixed_args()
 
 
-@exit_on_user_error
+@cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
     run = load_config(args.config, args.overrides)
+    from coordtok import distributed
+    from coordtok.train.quiet import quieten
+    from data_prep.quickstart import build_if_missing
+
     quieten()
     from coordtok.train.run import train
 
@@ -68,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    distributed.leave(main())
+    cli.leave(main())

@@ -3,8 +3,6 @@
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -50,16 +48,6 @@ def check_training(words: list[str]) -> None:
     assert (ROOT / words[words.index("--deepspeed") + 1]).is_file()
     preset = words[words.index("--config") + 1] if "--config" in words else "quickstart"
     load_config(preset, [word for word in words if "=" in word])
-
-
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
-def test_every_script_has_help_for_a_newcomer(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, f"scripts/{name}", "--help"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert len(done.stdout) > 300
-    assert "Traceback" not in done.stderr
 
 
 def test_files_and_flags_of_the_readme_exist() -> None:

@@ -81,13 +81,6 @@ def test_a_generator_is_measured(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["train"]["clips_per_s"] > 0
 
 
-def test_help_needs_no_library() -> None:
-    for command, told in (("loader", "--clips"), ("train", "--deepspeed")):
-        output, _ = finish(start(command, "--help"))
-        assert told in output
-        assert "--json" in output
-
-
 def test_time_in_collectives_is_counted_once() -> None:
     assert covered([]) == 0
     assert covered([(5, 7), (0, 2), (1, 3), (1, 2)]) == 5

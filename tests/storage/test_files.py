@@ -44,7 +44,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
 WRITE_TOO_MUCH = """
 import sys
 from pathlib import Path
-from coordtok.errors import exit_on_user_error
+from coordtok.cli import exit_on_user_error
 from coordtok.storage.files import write_whole
 sys.exit(exit_on_user_error(write_whole)(Path(sys.argv[1]), bytes(1 << 20)))
 """

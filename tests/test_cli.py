@@ -1,0 +1,175 @@
+"""Command lines: what they refuse, how they end, and that --help is complete and quick."""
+
+import argparse
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from coordtok import cli
+from coordtok.errors import ConfigError, DataError
+from coordtok.evaluation.features import PixelRange, Preparation
+from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
+from coordtok.inference.reconstruction import Fit
+from coordtok.pretrained.write import DTYPES
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ("loader", "train", "decode", "sample", "latents")
+COMMANDS = [
+    *([f"scripts/{path.name}"] for path in sorted((ROOT / "scripts").glob("*.py"))),
+    *(["scripts/benchmark.py", name] for name in BENCHMARKS),
+    ["data_prep.build_shards"],
+    ["data_prep.verify_shards"],
+]
+HELP = """
+import runpy, sys
+_, command, *sys.argv[1:] = sys.argv
+try:
+    run = runpy.run_path if command.endswith(".py") else runpy.run_module
+    run(command, run_name="__main__")
+finally:
+    heavy = {"torch", "deepspeed", "webdataset", "wandb"} & sys.modules.keys()
+    assert not heavy, heavy
+"""
+
+
+def run(command: list[str], *arguments: str) -> int:
+    """The exit code of a command's `main`, in this process."""
+    sys.argv = [*command, *arguments]
+    name = command[0]
+    if name.endswith(".py"):
+        return runpy.run_path(str(ROOT / name))["main"]()
+    return import_module(name).main()
+
+
+@pytest.fixture
+def parser_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], argparse.ArgumentParser]:
+    """The parser that answers a command's --help."""
+    parsers: list[argparse.ArgumentParser] = []
+    monkeypatch.setattr(cli.Parser, "print_help", lambda parser: parsers.append(parser))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+    def parser(command: list[str]) -> argparse.ArgumentParser:
+        with pytest.raises(SystemExit):
+            run(command, "--help")
+        return parsers.pop()
+
+    return parser
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_is_long_enough_and_loads_no_torch(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *command, "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert len(done.stdout) > 300
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_explains_every_option(command: list[str], parser_of) -> None:
+    actions = parser_of(command)._actions
+    assert all(action.help for action in actions)
+    hidden = {action.dest for action in actions if action.help == argparse.SUPPRESS}
+    assert hidden <= {"local_rank"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_wrong_option_is_told_on_one_line_by_rank_0(
+    command: list[str], rank: int, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    assert run(command, "--colour", "red") == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.count("\n") == 1 - rank
+    assert rank or (said.err.startswith("error: ") and said.err.endswith(" (see --help)\n"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--count", "many"], "--count many: it must be a whole number (see --help)"),
+        (["--least", "0"], "--least 0: it must be at least 1 (see --help)"),
+        (["--rate", "fast"], "--rate fast: it must be a number (see --help)"),
+        (["--rate", "nan"], "--rate nan: it must be a number (see --help)"),
+        (["--rate"], "--rate expected one argument (see --help)"),
+        (["red"], "unrecognized arguments: red (see --help)"),
+    ],
+)
+def test_a_usage_error_names_option_value_and_rule(arguments: list[str], message: str) -> None:
+    parser = cli.Parser("what it does")
+    group = parser.add_argument_group("numbers")
+    group.add_argument("--count", type=int)
+    group.add_argument("--least", type=cli.positive)
+    group.add_argument("--rate", type=float)
+    with pytest.raises(ConfigError) as caught:
+        parser.parse_args(arguments)
+    assert str(caught.value) == message
+
+
+def test_choices_and_defaults_are_those_of_the_library(parser_of) -> None:
+    assert get_args(Grouping) == cli.GROUPINGS
+    assert tuple(DTYPES) == cli.DTYPES
+    evaluate, reconstruct = (
+        parser_of([f"scripts/{name}.py"]) for name in ("evaluate", "reconstruct")
+    )
+    choices = {
+        action.dest: action.choices for action in [*evaluate._actions, *reconstruct._actions]
+    }
+    assert choices["fit"] == get_args(Fit)
+    assert choices["features_range"] == get_args(PixelRange)
+    assert evaluate.get_default("grouping") == DEFAULT_GROUPING
+    features = [evaluate.get_default(f"features_{name}") for name in ("size", "range")]
+    assert Preparation(*features) == Preparation()
+
+
+def command(error: BaseException | None) -> Callable[[], int]:
+    @cli.exit_on_user_error
+    def main() -> None:
+        if error is not None:
+            raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (None, 0, ""),
+        (ConfigError("a\nb"), 2, "error: a b\n"),
+        (DataError("x\x1b[2J"), 2, "error: x\\x1b[2J\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_a_command_ends_in_a_line_and_a_code(capsys, monkeypatch, error, code, said):
+    monkeypatch.delenv("RANK", raising=False)
+    assert command(error)() == code
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ConfigError("all know"), 2, ""),
+        (DataError("this rank alone"), 2, "error: this rank alone\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_all_ranks_find_only_the_first_tells(capsys, monkeypatch, error, code, said):
+    monkeypatch.setenv("RANK", "3")
+    assert command(error)() == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        command(ZeroDivisionError("a bug"))()
