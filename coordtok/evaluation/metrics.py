@@ -72,7 +72,7 @@ def _torchmetrics_ssim() -> Callable[..., Any]:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError:
         raise ConfigError(
-            "SSIM needs torchmetrics, which is not installed; pip install -e '.[evaluate]', or "
+            "SSIM needs torchmetrics, which is not installed; pip install -e '.[evaluation]', or "
             "leave it out with --no-ssim"
         ) from None
     return structural_similarity_index_measure

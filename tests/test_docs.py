@@ -1,0 +1,135 @@
+"""README and docs/ are true: their commands parse, and what they name and link exists."""
+
+import ast
+import re
+import runpy
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from coordtok.config.load import load_config
+from data_prep import options, verify_shards
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = {
+    page.relative_to(ROOT).as_posix(): page.read_text()
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+FOLDERS = ("coordtok", "data_prep", "ds_configs", "scripts", "tests", "docs")
+
+
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip()]
+
+
+COMMANDS = [
+    pytest.param(command, id=f"{page}: {' '.join(command.split())}")
+    for page, text in PAGES.items()
+    for command in commands(text)
+]
+
+
+def test_the_readme_is_short_and_begins_with_a_command() -> None:
+    assert len(README.splitlines()) < 200
+    assert "make train" in commands(README)[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in words[1:])
+    elif words[:3] == ["python", "-m", "data_prep.build_shards"]:
+        options.parse(words[3:])
+    elif words[:3] == ["python", "-m", "data_prep.verify_shards"]:
+        verify_shards.parser().parse_args(words[3:])
+    else:
+        script = next(word for word in words if word.startswith("scripts/"))
+        assert words[0] in ("deepspeed", "torchrun", "python")
+        assert (ROOT / script).is_file()
+        arguments = words[words.index(script) + 1 :]
+        monkeypatch.setattr("sys.argv", [script, *arguments])
+        runpy.run_path(str(ROOT / script))["parse_args"]()
+        if script == "scripts/train.py":
+            check_training(arguments)
+
+
+def check_training(words: list[str]) -> None:
+    assert (ROOT / words[words.index("--deepspeed") + 1]).is_file()
+    preset = words[words.index("--config") + 1] if "--config" in words else "quickstart"
+    load_config(preset, [word for word in words if "=" in word])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_presets_and_links_exist(page: str) -> None:
+    for name in re.findall(r"`(ds_configs/\S+|scripts/\w+\.py|[\w/]+/)`", PAGES[page]):
+        if name.startswith(FOLDERS):
+            assert (ROOT / name).exists(), name
+    for preset in re.findall(r"`((?:tokenizer_|dit_)\w+|quickstart)`", PAGES[page]):
+        load_config(preset)
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_layout_is_the_tree() -> None:
+    block = README.split("## Layout\n\n```\n")[1].split("```")[0]
+    shown = re.findall(r"^ *(\S+)", block, re.MULTILINE)
+    rooms = [
+        path.name + "/" * path.is_dir()
+        for path in (ROOT / "coordtok").iterdir()
+        if not path.name.startswith("__")
+    ]
+    assert sorted(shown) == sorted([*rooms, *(f"{folder}/" for folder in FOLDERS)])
+
+
+def test_the_way_of_a_patch_names_modules_and_functions() -> None:
+    way = README.split("One patch, from disk to loss: ")[1].split("\n\n")[0]
+    for name in re.findall(r"`([\w.]+)`", way):
+        path = name if name.startswith("data_prep.") else f"coordtok.{name}"
+        parent, _, last = path.rpartition(".")
+        assert is_module(path) or (is_module(parent) and last in functions(file_of(parent))), name
+
+
+def file_of(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+def is_module(module: str) -> bool:
+    return file_of(module).is_file() or file_of(module).with_suffix("").is_dir()
+
+
+@cache
+def functions(path: Path) -> set[str]:
+    body = ast.parse(path.read_text()).body
+    return {node.name for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def test_what_the_code_cites_is_there() -> None:
+    """A page by its name, a section by the page, a comma and its title in quotes."""
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*")):
+        if path.suffix not in (".py", ".yaml", ".md"):
+            continue
+        for page, title in re.findall(r'(docs/\w+\.md)(?:,\s+"([^"]+)")?', path.read_text()):
+            assert page in PAGES, f"{path} cites {page}"
+            assert not title or f"\n## {title}\n" in PAGES[page], f"{path} cites {page}, {title}"
+
+
+GUARANTEES = re.findall(r"`(tests/\S+\.py)::(\w+)`", PAGES["docs/guarantees.md"])
+
+
+@pytest.mark.parametrize(("file", "test"), GUARANTEES)
+def test_a_guarantee_has_its_test(file: str, test: str) -> None:
+    assert test in functions(ROOT / file)
+
+
+def test_every_guarantee_names_a_test() -> None:
+    rows = re.findall(r"^\|(?! guarantee|---)(.*)\|$", PAGES["docs/guarantees.md"], re.MULTILINE)
+    assert len(rows) > 20
+    for row in rows:
+        assert re.search(r"`tests/\S+\.py::\w+`.*\| (default|slow|campaign)", row), row
