@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         "--latents",
         metavar="DIR",
         required=True,
-        help="latent shards: a folder, an http(s) URL, or a pipe: command",
+        help="latent shards: a folder, a URL (http, s3, gs, hf), or a pipe: command",
     )
     cli.add_output(parser, "folder to make, or to go on with")
     cli.add_num(parser, "only the first N samples (default: all)")

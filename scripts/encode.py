@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_model(parser)
     cli.add_shards(
         parser,
-        "video shards at the model's size: a folder, an http(s) URL, or a pipe: command",
+        "video shards at the model's size: a folder, a URL (http, s3, gs, hf), or a pipe: command",
     )
     cli.add_output(parser, "folder to make, or to go on with")
     parser.add_argument(

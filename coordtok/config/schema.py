@@ -159,7 +159,8 @@ class ShardSource:
     """One dataset of a mixture."""
 
     path: str
-    """A folder, an http(s) URL, or a `pipe:` command in which `{name}` stands for the file."""
+    """A folder, a URL of http(s), s3, gs or hf, or a `pipe:` command in which `{name}` stands for
+    the file."""
     weight: float = 1.0
     """Its share of the clips, relative to the other datasets' weights."""
 

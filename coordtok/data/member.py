@@ -8,8 +8,9 @@ that the index describes another tar, and then nothing it says can be trusted.
 import tarfile
 from collections.abc import Callable
 
-from coordtok.data.index import WRITE_INDEX, SampleEntry
+from coordtok.data.index import WRITE_INDEX, SampleEntry, ShardEntry
 from coordtok.errors import DataError
+from coordtok.storage.local import LocalStore
 
 HEADER_BYTES = 512
 
@@ -35,7 +36,7 @@ class StoredSample:
 
         Raises:
             UnreadableSample: the file is damaged, or shorter than that.
-            DataError: the source cannot be read, or the index describes another tar.
+            DataError: its store cannot be read, or the index describes another tar.
         """
         total = self.entry.files[ext][1]
         buffer = bytearray(max(total - offset, 0) if size is None else size)
@@ -50,6 +51,26 @@ class StoredSample:
                 f".{ext} has {total} bytes, fewer than the {offset + buffer.nbytes} it needs"
             )
         self._read_into(ext, offset, buffer)
+
+
+def sample_at(
+    store: LocalStore, shard: ShardEntry, entry: SampleEntry, retry: Retry
+) -> StoredSample:
+    """A sample of a local shard; each of its files is read, header first, when asked for."""
+    where = store.describe(shard.name)
+
+    def read_into(ext: str, offset: int, buffer: memoryview) -> None:
+        start = header_offset(entry, ext, where)
+        header = bytearray(HEADER_BYTES)
+
+        def read() -> None:
+            store.read_into(shard.name, start, memoryview(header))
+            store.read_into(shard.name, start + HEADER_BYTES + offset, buffer)
+
+        retry(read, where)
+        check_header(header, entry, ext, where)
+
+    return StoredSample(entry, read_into)
 
 
 def header_offset(entry: SampleEntry, ext: str, where: str) -> int:

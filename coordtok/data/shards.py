@@ -1,25 +1,32 @@
 """A dataset of tar shards, opened: its checked index, and the bytes of any of its samples.
 
-A location is a local folder, an http(s) URL of one, or a `pipe:` command with `{name}` that the
-user typed. Locally a sample is read at its offset (local.py); elsewhere (remote.py) each lane reads
-forwards through its shards (streams.py). Failing input is tried again with growing pauses and is
-then fatal, so that a bad disk or network can never change the order of the samples.
+A location is a local folder, a URL of one (http(s), s3, gs, hf), or a `pipe:` command with `{name}`
+that the user typed (`storage.stores`). Locally a sample is read at its offset (member.py);
+elsewhere each lane reads forwards through its shards (streams.py). Failing input is tried again
+with growing pauses and is then fatal, so that a bad disk or network can never change the order of
+the samples.
 """
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
-from coordtok.data.index import INDEX_NAME, WRITE_INDEX, ShardIndex
-from coordtok.data.local import FolderSource
-from coordtok.data.member import StoredSample
+from coordtok.data.index import INDEX_NAME, WRITE_INDEX, SampleEntry, ShardEntry, ShardIndex
+from coordtok.data.member import StoredSample, UnreadableSample, sample_at
 from coordtok.data.streams import StreamedLane
-from coordtok.errors import DataError
+from coordtok.errors import DataError, one_line
 from coordtok.storage.attempts import retry
-from coordtok.storage.remote import PIPE, HttpSource, PipeSource
+from coordtok.storage.local import LocalStore
+from coordtok.storage.stores import StreamStore, open_store
 
 IO_RETRIES = 3
+_SHARDS_TO_PROBE = 8
+_SAMPLES_TO_PROBE = 8
+
+T = TypeVar("T")
 
 
 class ShardReader:
@@ -29,7 +36,7 @@ class ShardReader:
         self.location = location
         self.index = index
         self._io_retries = io_retries
-        self._source = _source(location)
+        self._store = open_store(location)
         self._lanes: dict[int, StreamedLane] = {}
 
     @property
@@ -47,21 +54,21 @@ class ShardReader:
             ahead: the samples of the shard that this lane will ask for next, in any order.
 
         Raises:
-            DataError: the source cannot be read, or the index describes another tar.
+            DataError: the shard cannot be read, or the index describes another tar.
         """
         entry = self.index.shards[shard]
-        if isinstance(self._source, FolderSource):
-            return self._source.sample(entry, entry.samples[sample], self._retry)
+        if isinstance(self._store, LocalStore):
+            return sample_at(self._store, entry, entry.samples[sample], self._retry)
         if lane not in self._lanes:
-            self._lanes[lane] = StreamedLane(self._source, self._retry)
+            self._lanes[lane] = StreamedLane(self._store, self._retry)
         return self._lanes[lane].sample(entry, sample, ahead)
 
     def close(self) -> None:
         """Let go of files and streams; reading again opens them again."""
         for lane in self._lanes.values():
             lane.close()
-        if isinstance(self._source, FolderSource):
-            self._source.close()
+        if isinstance(self._store, LocalStore):
+            self._store.close()
 
     def _retry(self, action: Callable[[], None], what: str) -> None:
         retry(action, what, self._io_retries)
@@ -95,10 +102,10 @@ def load_index(location: str, io_retries: int = IO_RETRIES) -> ShardIndex:
         DataError: nothing there, no index or a damaged one, no samples, or (where it costs little
             to see: in a local folder) shards that are not those of the index.
     """
-    source = _source(location)
-    where = source.describe(INDEX_NAME)
+    store = open_store(location)
+    where = store.describe(INDEX_NAME)
     contents: list[bytes] = []
-    retry(lambda: contents.append(source.read_index()), where, io_retries)
+    retry(lambda: contents.append(_read_index(store)), where, io_retries)
     try:
         with _no_garbage_collection():
             index = ShardIndex.from_json(contents[0].decode(), where)
@@ -106,10 +113,84 @@ def load_index(location: str, io_retries: int = IO_RETRIES) -> ShardIndex:
         raise DataError(f"{where} is not text: {WRITE_INDEX}") from None
     if index.samples == 0:
         raise DataError(f"{where} lists no samples; build shards from at least one video")
-    if isinstance(source, FolderSource):
-        source.check(index)
-        source.close()
+    if isinstance(store, LocalStore):
+        _check(store, index)
+        store.close()
     return index
+
+
+def _read_index(store: LocalStore | StreamStore) -> bytes:
+    if isinstance(store, LocalStore) and not store.exists(INDEX_NAME):
+        raise DataError(_without_index(store.folder))
+    return store.read(INDEX_NAME)
+
+
+def _without_index(folder: Path) -> str:
+    """What is missing where there is no index, and how to make it."""
+    build = f"python -m data_prep.build_shards --input VIDEOS --output {folder}"
+    if not folder.exists():
+        return f"{folder} does not exist; build shards there: {build}"
+    if not folder.is_dir():
+        return f"{folder} is a file; name the folder that holds the shards"
+    if any(folder.glob("*.tar")):
+        return (
+            f"{folder} has tar files but no {INDEX_NAME}; write it: "
+            f"python -m data_prep.verify_shards {folder} --write-index"
+        )
+    return f"{folder} holds no shards; build some there: {build}"
+
+
+def _check(store: LocalStore, index: ShardIndex) -> None:
+    """Compare a folder with its index, as far as that costs little.
+
+    Raises:
+        DataError: a shard is missing or of another size, or no sample that was looked at is where
+            the index says. (One that is not may be damaged, and is skipped in its turn.)
+    """
+    for shard in index.shards:
+        _check_size(store, shard)
+    probed = [
+        (shard, entry)
+        for shard in _spread(index.shards, _SHARDS_TO_PROBE)
+        for entry in _spread(shard.samples, _SAMPLES_TO_PROBE)
+    ]
+    problems = [problem for place in probed if (problem := _probe(store, *place))]
+    if probed and len(problems) == len(probed):
+        raise DataError(
+            f"{store.folder}: none of the {len(probed)} samples looked at is where "
+            f"{INDEX_NAME} says ({problems[0]}); {WRITE_INDEX}"
+        )
+
+
+def _check_size(store: LocalStore, shard: ShardEntry) -> None:
+    where = store.describe(shard.name)
+    try:
+        size = store.size(shard.name)
+    except OSError as error:
+        raise DataError(
+            f"{where} is in the index but cannot be opened ({error.strerror}); "
+            f"copy it again, or {WRITE_INDEX}"
+        ) from None
+    if size != shard.bytes:
+        state = "is truncated" if size < shard.bytes else "is another file"
+        raise DataError(
+            f"{where} {state}: it has {size} bytes, its index says {shard.bytes}; "
+            f"copy it again, or {WRITE_INDEX}"
+        )
+
+
+def _probe(store: LocalStore, shard: ShardEntry, entry: SampleEntry) -> str | None:
+    """What is wrong with the place of a sample."""
+    sample = sample_at(store, shard, entry, lambda action, _: action())
+    try:
+        sample.read(next(iter(entry.files)), size=0)
+    except (UnreadableSample, OSError) as error:
+        return f"{entry.key} in {shard.name}: {one_line(error)}"
+    return None
+
+
+def _spread(items: tuple[T, ...], count: int) -> tuple[T, ...]:
+    return items[:: max(1, -(-len(items) // count))]
 
 
 @contextmanager
@@ -123,16 +204,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _source(location: str) -> FolderSource | HttpSource | PipeSource:
-    if location.startswith(PIPE):
-        return PipeSource(location)
-    if location.startswith(("http://", "https://")):
-        return HttpSource(location)
-    if "://" in location:
-        raise DataError(
-            f"{location} is neither a folder, an http(s) URL nor a pipe: command; read it through "
-            "a command that writes a file to its output: 'pipe:COMMAND .../{name}'"
-        )
-    return FolderSource(location)

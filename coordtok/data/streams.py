@@ -16,14 +16,15 @@ from coordtok.data.member import (
     header_offset,
 )
 from coordtok.errors import DataError
-from coordtok.storage.remote import ForwardStream, HttpSource, PipeSource
+from coordtok.storage.forward import ForwardStream, OutOfRange
+from coordtok.storage.stores import StreamStore
 
 
 class StreamedLane:
     """One lane's place in its present shard, and the rest of the block that it is reading."""
 
-    def __init__(self, source: HttpSource | PipeSource, retry: Retry) -> None:
-        self._source, self._retry = source, retry
+    def __init__(self, store: StreamStore, retry: Retry) -> None:
+        self._store, self._retry = store, retry
         self._shard: ShardEntry | None = None
         self._stream: ForwardStream | None = None
         self._held: dict[int, dict[str, bytes | Exception]] = {}
@@ -41,7 +42,7 @@ class StreamedLane:
             self._shard = shard
         if sample not in self._held:
             wanted = {sample, *ahead}
-            self._retry(lambda: self._hold(shard, wanted), self._source.describe(shard.name))
+            self._retry(lambda: self._hold(shard, wanted), self._store.describe(shard.name))
         files = self._held.pop(sample)
 
         def read_into(ext: str, offset: int, buffer: memoryview) -> None:
@@ -64,7 +65,7 @@ class StreamedLane:
 
     def _hold(self, shard: ShardEntry, wanted: set[int]) -> None:
         """Read the wanted samples in the order of their bytes."""
-        where = self._source.describe(shard.name)
+        where = self._store.describe(shard.name)
         entries = {sample: shard.samples[sample] for sample in wanted}
         places = sorted(
             (header_offset(entry, ext, where), sample, ext)
@@ -87,8 +88,23 @@ class StreamedLane:
     def _stream_at(self, shard: ShardEntry, start: int, stop: int) -> ForwardStream:
         if self._stream is None or not self._stream.reaches(start, stop):
             self._leave_stream()
-            self._stream = self._source.open(shard, start, stop)
+            self._stream = _open(self._store, shard, start, stop)
         return self._stream
+
+
+def _open(store: StreamStore, shard: ShardEntry, start: int, stop: int) -> ForwardStream:
+    """A stream of a shard that is as long as its index says, where its store can tell."""
+    try:
+        stream = store.open(shard.name, start, stop)
+    except OutOfRange as error:
+        raise DataError(f"{error}, or {WRITE_INDEX}") from None
+    if stream.total not in (None, shard.bytes):
+        stream.close()
+        raise DataError(
+            f"{store.describe(shard.name)} has {stream.total} bytes where the index has "
+            f"{shard.bytes}: it is truncated or another file; copy it again, or {WRITE_INDEX}"
+        )
+    return stream
 
 
 def _read_member(

@@ -1,9 +1,10 @@
-"""File names from keys. A key is a stranger's text, which must never be taken for a path."""
+"""File names. They come from strangers, and a key must never be taken for a path or a command."""
 
 import re
 from hashlib import blake2b
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _LONGEST = 64
 """A tar's plain header holds 100 characters, extensions included."""
 
@@ -16,3 +17,9 @@ def safe_name(key: str) -> str:
         return key
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     return f"{readable[: _LONGEST - 16] or 'sample'}-{digest}"
+
+
+def is_plain(name: str) -> bool:
+    """Whether a file name is letters, digits, '.', '_' and '-' alone, the first a letter or digit:
+    it names no folder, no option and no hidden file."""
+    return _PLAIN.fullmatch(name) is not None

@@ -46,7 +46,7 @@ def test_files_of_a_sample(folder):
 
 
 def test_few_files_stay_open(write_shards, tmp_path, monkeypatch):
-    monkeypatch.setattr("coordtok.data.local._OPEN_FILES", 3)
+    monkeypatch.setattr("coordtok.storage.local._OPEN_FILES", 3)
     folder = write_shards(tmp_path, (1,) * 12, 2)
     reader = open_shards(str(folder)).reader
     before = len(os.listdir("/proc/self/fd"))

@@ -16,6 +16,7 @@ from coordtok.data.loader import EvalLoader, TrainLoader, VideoWindows, open_sha
 from coordtok.data.shards import load_index
 from coordtok.errors import DataError
 from coordtok.video.codec import encode_raw
+from tests.support.object_store import put_in_place_of_s3
 
 READ = VideoWindows(frames=4, height=2, width=4)
 SIZES = (5, 4, 3, 6, 5, 0, 5, 5)
@@ -95,10 +96,12 @@ def folder(write_shards, tmp_path) -> Path:
     return write_shards(tmp_path / "shards", SIZES, 2, foreign=True, **damaged)
 
 
-@pytest.fixture(params=["http with ranges", "http without ranges", "pipe"])
-def remote(request, folder, serve) -> str:
+@pytest.fixture(params=["http with ranges", "http without ranges", "pipe", "object store"])
+def remote(request, folder, serve, monkeypatch) -> str:
     if request.param == "pipe":
         return f"pipe:cat {folder}/{{name}}"
+    if request.param == "object store":
+        return put_in_place_of_s3(monkeypatch, folder).url
     return serve(folder, ranges=request.param == "http with ranges").url
 
 
@@ -170,6 +173,38 @@ def test_ranges_make_a_resume_a_jump(write_shards, tmp_path, serve):
     assert len(starts) == 2  # one for each lane
     assert min(starts) > total / 2 / 2
     assert server.sent < total / 10
+
+
+def test_ranges_of_objects_make_a_resume_a_jump(write_shards, tmp_path, monkeypatch):
+    folder = write_shards(tmp_path, (60, 60), 2, frames=60)
+    state = take(loader(str(folder)), 50)[-1][-1]
+    bucket = put_in_place_of_s3(monkeypatch, folder)
+    assert take(loader(bucket.url, state), 1) == take(loader(str(folder), state), 1)
+    shards = [request for request in bucket.requests if request[0].endswith(".tar")]
+    total = sum(path.stat().st_size for path in folder.glob("*.tar"))
+    assert len(shards) == 2  # one for each lane
+    assert min(start for _, start, _ in shards) > total / 2 / 2
+    assert sum(stop - start for _, start, stop in shards) < total / 10
+
+
+def test_passing_failures_of_an_object_store_do_not_change_the_order(folder, monkeypatch):
+    expected = take(loader(str(folder)), 12)
+    bucket = put_in_place_of_s3(monkeypatch, folder)
+    batches = iter(loader(bucket.url))
+    found = []
+    for step in range(12):
+        bucket.failures[:] = [OSError("slow down"), KeyError("token")] if step % 2 else []
+        found += take(batches, 1)
+    assert found == expected
+
+
+def test_a_truncated_object_is_an_error(folder, monkeypatch):
+    bucket = put_in_place_of_s3(monkeypatch, folder)
+    batches = iter(loader(bucket.url))
+    for path in folder.glob("*.tar"):
+        os.truncate(path, path.stat().st_size - 1024)
+    with pytest.raises(DataError, match=r"has \d+ bytes where the index has \d+: it is truncated"):
+        take(batches, 20)
 
 
 def test_a_lane_holds_at_most_one_block(write_shards, tmp_path):
@@ -311,8 +346,8 @@ def test_braces_and_quotes_of_a_command_are_left_alone(folder):
 
 
 def test_other_schemes_say_how_they_are_read():
-    with pytest.raises(DataError, match=r"s3://bucket/shards is neither.*'pipe:COMMAND"):
-        load_index("s3://bucket/shards")
+    with pytest.raises(DataError, match=r"ftp://host/shards is neither.*'pipe:COMMAND"):
+        load_index("ftp://host/shards")
 
 
 @pytest.mark.parametrize("name", ["pipe:touch {}.tar", "$(touch {}).tar", "a;touch {};.tar"])

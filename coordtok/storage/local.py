@@ -1,0 +1,65 @@
+"""Files of a local folder, read at any offset, with nothing kept but open descriptors."""
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from coordtok.storage.forward import OutOfRange
+
+_OPEN_FILES = 128
+
+
+class LocalStore:
+    """The files of a folder; the most recently used ones stay open."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def describe(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def exists(self, name: str) -> bool:
+        return (self.folder / name).is_file()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file; raises OSError."""
+        return os.stat(self.folder / name).st_size
+
+    def read(self, name: str) -> bytes:
+        """All of a file; raises OSError."""
+        return (self.folder / name).read_bytes()
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from byte `offset` of a file on.
+
+        Raises:
+            OSError: a failure that may pass.
+            OutOfRange: the file is shorter.
+        """
+        try:
+            descriptor = self._descriptor(name)
+            done = 0
+            while done < buffer.nbytes:
+                count = os.preadv(descriptor, [buffer[done:]], offset + done)
+                if count == 0:
+                    raise OutOfRange(self.describe(name), offset + buffer.nbytes)
+                done += count
+        except OSError:
+            # A stale handle of a network disk stays stale: the next attempt opens it anew.
+            if name in self._open:
+                os.close(self._open.pop(name))
+            raise
+
+    def close(self) -> None:
+        """Close all files; reading again opens them again."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _descriptor(self, name: str) -> int:
+        if name not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[name] = os.open(self.folder / name, os.O_RDONLY)
+        self._open.move_to_end(name)
+        return self._open[name]

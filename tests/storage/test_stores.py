@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import pytest
+
+from coordtok.errors import DataError
+from coordtok.storage.commands import CommandStore
+from coordtok.storage.forward import OutOfRange
+from coordtok.storage.http import HttpStore
+from coordtok.storage.local import LocalStore
+from coordtok.storage.objects import ObjectStore
+from coordtok.storage.stores import open_store
+
+
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [
+        ("shards/ucf101", LocalStore),
+        ("/a:b", LocalStore),
+        ("http://host/shards", HttpStore),
+        ("https://host/shards?token=a", HttpStore),
+        ("pipe:curl https://host/{name}", CommandStore),
+        ("s3://bucket/shards", ObjectStore),
+        ("gs://bucket/shards", ObjectStore),
+        ("hf://datasets/someone/shards", ObjectStore),
+    ],
+)
+def test_a_location_says_how_it_is_read(location, kind):
+    assert type(open_store(location)) is kind
+
+
+@pytest.mark.parametrize("location", ["ftp://host/shards", "memory://shards", "file:///shards"])
+def test_other_protocols_say_how_they_are_read(location):
+    with pytest.raises(DataError, match=r"is neither a folder, a URL of .*'pipe:COMMAND"):
+        open_store(location)
+
+
+@pytest.mark.parametrize("name", ["../a", "a b", "-rf", ".hidden", "a;b", "", "a\n"])
+def test_a_command_gets_plain_names_only(name):
+    with pytest.raises(DataError, match="is not passed to a command"):
+        CommandStore("pipe:cat {name}").read(name)
+
+
+def test_a_local_file_is_read_anywhere(tmp_path):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    store = LocalStore(str(tmp_path))
+    assert (store.exists("a"), store.exists("b"), store.size("a")) == (True, False, 10)
+    assert store.read("a") == b"0123456789"
+    buffer = bytearray(4)
+    store.read_into("a", 3, memoryview(buffer))
+    assert buffer == b"3456"
+    with pytest.raises(OutOfRange, match="a ends before byte 12: it was cut short"):
+        store.read_into("a", 8, memoryview(buffer))
+    store.close()
+    with pytest.raises(FileNotFoundError):
+        store.read("b")
+
+
+def test_no_library_is_loaded_before_it_is_needed():
+    code = "import sys, coordtok.storage.stores; sys.exit(any(m in sys.modules for m in LIBRARIES))"
+    libraries = ("torch", "fsspec", "webdataset", "numpy")
+    done = subprocess.run([sys.executable, "-c", code.replace("LIBRARIES", repr(libraries))])
+    assert done.returncode == 0
