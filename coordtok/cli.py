@@ -133,10 +133,13 @@ def add_seed(options: Options, help: str) -> None:
 
 
 def add_compute(options: Options) -> None:
-    """--device and --dtype."""
+    """--device and --compute-dtype."""
     add_device(options)
     options.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights (default: as they are stored)"
+        "--compute-dtype",
+        "--dtype",
+        choices=DTYPES,
+        help="convert the weights to this before computing (default: the one they are stored in)",
     )
 
 
@@ -151,7 +154,7 @@ def add_decoding(options: Options, batch: str, default: int = 1) -> None:
         choices=GROUPINGS,
         default="strided",
         help="which patches are decoded together: whole frames spread over a clip, neighbouring "
-        "frames, or random patches as in training, which makes every frame as dear as all; results "
+        "frames, or random patches as in training, where one frame costs as much as all; results "
         "depend on it (default: %(default)s; docs/grouping.md)",
     )
     options.add_argument(
@@ -186,10 +189,14 @@ def add_sampler(options: Options) -> None:
 
 
 def add_export_target(options: Options) -> None:
-    """OUT_DIR, --dtype and --overwrite of a command that makes an export."""
+    """OUT_DIR, --store-dtype and --overwrite of a command that makes an export."""
     options.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="folder to make")
     options.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="to store (default: %(default)s)"
+        "--store-dtype",
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="of the weights in the export (default: %(default)s)",
     )
     options.add_argument("--overwrite", action="store_true", help="replace an export at OUT_DIR")
 

@@ -8,9 +8,8 @@
     deepspeed scripts/benchmark.py latents --deepspeed ds_configs/zero3.json --config dit_s \\
         --tokenizer-config tokenizer_s
 
-`benchmark.py COMMAND --help` tells what a command measures and what can be chosen. Figures are
-medians of one run. With --json PATH they are also written to a file, together with what is known of
-the machine.
+`benchmark.py COMMAND --help` says what a command measures and its options. Figures are medians
+of one run. With --json PATH they are also written to a file, with a description of the machine.
 """
 
 import argparse

@@ -5,8 +5,8 @@
     deepspeed scripts/decode.py --model models/ucf --latents latents/val --output out/val \\
         --frames 0:64:2
 
-On any number of ranks (deepspeed, torchrun, or plain python for one). Killed at any moment, the
-same command goes on where it stood. Files are named after the samples and play at the speed of
+On any number of ranks (deepspeed, torchrun, or plain python for one). Killed at any time, the
+same command continues where it stood. Files are named after the samples and play at the speed of
 their source; decode.json says how they were made.
 """
 
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
         required=True,
         help="latent shards: a folder, a URL (http, s3, gs, hf), or a pipe: command",
     )
-    cli.add_output(parser, "folder to make, or to go on with")
+    cli.add_output(parser, "folder to make, or to continue")
     cli.add_num(parser, "only the first N samples (default: all)")
     parser.add_argument(
         "--frames",
@@ -58,7 +58,7 @@ def main() -> None:
     source = distributed.together(lambda: open_shards(args.latents))
     model = distributed.together(
         lambda: CoordTok.from_pretrained(
-            args.model, args.device or distributed.device(), DTYPES.get(args.dtype)
+            args.model, args.device or distributed.device(), DTYPES.get(args.compute_dtype)
         )
     )
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))

@@ -5,9 +5,9 @@
     deepspeed scripts/encode.py --model models/ucf --shards shards/ucf101/train \\
         --output latents/train --windows 8 --batch 16
 
-On any number of ranks (deepspeed, torchrun, or plain python for one). Killed at any moment, the
-same command goes on where it stood. The output folder gets a tar of latents for each tar of video,
-skipped.jsonl with the videos that could not be read, and an index.json with the tokenizer's
+On any number of ranks (deepspeed, torchrun, or plain python for one). Killed at any time, the
+same command continues where it stood. The output folder gets a tar of latents for each tar of
+video, skipped.jsonl with the videos that could not be read, and an index.json with the tokenizer's
 fingerprint and the mean and std of every channel. scripts/decode.py turns it back into video.
 """
 
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         parser,
         "video shards at the model's size: a folder, a URL (http, s3, gs, hf), or a pipe: command",
     )
-    cli.add_output(parser, "folder to make, or to go on with")
+    cli.add_output(parser, "folder to make, or to continue")
     parser.add_argument(
         "--windows",
         metavar="all|N",
@@ -39,13 +39,17 @@ def parse_args() -> argparse.Namespace:
     )
     cli.add_seed(parser, "of the random places")
     parser.add_argument(
+        "--store-dtype",
         "--dtype",
         choices=cli.DTYPES,
         default="bfloat16",
         help="of the stored planes; bfloat16 takes half the room (default: %(default)s)",
     )
     parser.add_argument(
-        "--compute", choices=cli.DTYPES, help="of the weights (default: as the model stores them)"
+        "--compute-dtype",
+        "--compute",
+        choices=cli.DTYPES,
+        help="convert the weights to this before computing (default: the one they are stored in)",
     )
     parser.add_argument(
         "--batch",
@@ -67,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def told(summary: "Summary", output: Path, encoded: int, seconds: float) -> str:
+def summary_line(summary: "Summary", output: Path, encoded: int, seconds: float) -> str:
     rate = f"{encoded / seconds:.1f} clips/s" if encoded else "encoded before"
     skipped = f"; {summary.skipped} videos skipped, see skipped.jsonl" if summary.skipped else ""
     return (
@@ -90,12 +94,12 @@ def main() -> None:
 
     workers = min(8, distributed.cores_per_rank()) if args.workers is None else args.workers
     choice = WindowChoice.parse(args.windows, args.seed)
-    how = Encoding(choice, args.dtype, args.batch, workers)
+    how = Encoding(choice, args.store_dtype, args.batch, workers)
     distributed.setup()
     source = distributed.together(lambda: open_shards(args.shards))
     model = distributed.together(
         lambda: CoordTok.from_pretrained(
-            args.model, args.device or distributed.device(), DTYPES.get(args.compute)
+            args.model, args.device or distributed.device(), DTYPES.get(args.compute_dtype)
         )
     )
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))
@@ -104,7 +108,7 @@ def main() -> None:
         model, tokenizer, source, args.output, how, progress=distributed.is_main()
     )
     if distributed.is_main():
-        print(told(summary, args.output, encoded, time.monotonic() - start))
+        print(summary_line(summary, args.output, encoded, time.monotonic() - start))
 
 
 if __name__ == "__main__":

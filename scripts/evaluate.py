@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 def check_needs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Raise a ConfigError for an option that would silently do nothing."""
     without = {
-        "--model": ["no_ssim", "perceptual", "grouping", "points_per_pass", "dtype"],
+        "--model": ["no_ssim", "perceptual", "grouping", "points_per_pass", "compute_dtype"],
         "--perceptual": ["perceptual_weights"],
         "--features": ["fvd_frames", "features_size", "features_range"],
     }
@@ -164,7 +164,7 @@ def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
         clips=ClipChoice(args.clips, args.seed, args.clip_list),
         decoding=Decoding(args.points_per_pass, args.grouping, args.batch),
         device=args.device or str(distributed.device()),
-        dtype=DTYPES.get(args.dtype),
+        dtype=DTYPES.get(args.compute_dtype),
         workers=args.workers,
         ssim=not args.no_ssim,
         perceptual=None if args.perceptual == "none" else args.perceptual,

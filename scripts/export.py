@@ -44,12 +44,12 @@ def main() -> None:
         args.source,
         args.out_dir,
         args.weights,
-        DTYPES[args.dtype],
+        DTYPES[args.store_dtype],
         overwrite=args.overwrite,
         progress=True,
     )
     kind = {"ema": "moving average of the weights", "raw": "weights as trained"}
-    print(f"{args.out_dir}: {kind[card.origin.weights]}, {args.dtype}, from {checkpoint}")
+    print(f"{args.out_dir}: {kind[card.origin.weights]}, {args.store_dtype}, from {checkpoint}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         "--heads",
         type=int,
         metavar="N",
-        help="attention heads, which the file does not tell (default: width / 64, as in all "
+        help="attention heads, which the file does not say (default: width / 64, as in all "
         "released sizes)",
     )
     _add_tokenizer_options(parser.add_argument_group("of a tokenizer"))
@@ -48,7 +48,7 @@ def _add_tokenizer_options(group: cli.Options) -> None:
         "--points-per-pass",
         type=int,
         metavar="N",
-        help="patches that decode takes together unless told otherwise; the release trained with "
+        help="patches that decode takes together by default; the release trained with "
         "1024, its LPIPS fine-tune with 4096 (default: 1024)",
     )
 
@@ -85,7 +85,7 @@ def main() -> None:
         args.checkpoint,
         args.out_dir,
         options,
-        dtype=DTYPES[args.dtype],
+        dtype=DTYPES[args.store_dtype],
         overwrite=args.overwrite,
         progress=True,
     )

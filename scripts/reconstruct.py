@@ -4,7 +4,7 @@
     python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/film
     python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/few \\
         --frames 100:140:5 --fit tile
-    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/fluid \\
+    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/double \\
         --rate 2
 
 The output folder gets side_by_side.mp4 (source left), reconstruction.mp4 and report.json with PSNR,
@@ -78,7 +78,7 @@ def main() -> None:
         frames = (frames or FrameRange()).at_rate(args.rate)
     device = args.device or distributed.device()
     report = write_reconstruction(
-        CoordTok.from_pretrained(args.model, device, DTYPES.get(args.dtype)),
+        CoordTok.from_pretrained(args.model, device, DTYPES.get(args.compute_dtype)),
         args.input,
         args.output,
         fit=args.fit,

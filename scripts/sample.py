@@ -7,7 +7,7 @@
 
 On any number of ranks (deepspeed, torchrun, or plain python for one), with the same result: sample
 i depends on --seed and i. The output folder gets an mp4 for each, grid.png and sample.json, which
-says how they were made. Killed at any moment, the same command goes on where it stood.
+says how they were made. Killed at any time, the same command continues where it stood.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         help="the export that made its latents (default: where it lay when they were made)",
     )
     cli.add_num(parser, "videos (default: %(default)s)", 16)
-    cli.add_output(parser, "folder to make, or to go on with")
+    cli.add_output(parser, "folder to make, or to continue")
     cli.add_seed(parser, "of the noise")
     add_sampler(parser)
     cli.add_decoding(parser, "videos of a forward pass of the generator", 4)
@@ -96,7 +96,7 @@ def main() -> None:
     from coordtok.pretrained.write import DTYPES
 
     distributed.setup()
-    device, dtype = args.device or distributed.device(), DTYPES.get(args.dtype)
+    device, dtype = args.device or distributed.device(), DTYPES.get(args.compute_dtype)
     model = distributed.together(lambda: TriplaneDiT.from_pretrained(args.model, device, dtype))
     request = SampleRequest(
         args.num,

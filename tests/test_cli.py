@@ -173,3 +173,20 @@ def test_what_all_ranks_find_only_the_first_tells(capsys, monkeypatch, error, co
 def test_a_mistake_in_the_code_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         command(ZeroDivisionError("a bug"))()
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        ("encode", "--dtype", "--store-dtype"),
+        ("encode", "--compute", "--compute-dtype"),
+        ("export", "--dtype", "--store-dtype"),
+        ("import_official", "--dtype", "--store-dtype"),
+        *((name, "--dtype", "--compute-dtype") for name in ("decode", "evaluate", "sample")),
+        ("reconstruct", "--dtype", "--compute-dtype"),
+    ],
+)
+def test_former_names_of_options_still_work(command: str, old: str, new: str, parser_of) -> None:
+    """--dtype was of the stored planes, of the stored weights, or of those computed with."""
+    options = parser_of([f"scripts/{command}.py"])._option_string_actions
+    assert options[old] is options[new]

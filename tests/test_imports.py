@@ -1,4 +1,4 @@
-"""Imports point from the run towards the mathematics (DESIGN: the house)."""
+"""Imports point from the run towards the mathematics (README.md, Layout)."""
 
 import subprocess
 import sys

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> "Report":
     from coordtok.benchmarks.bench_sample import measure_sampling, trained_pair, untrained_pair
     from coordtok.pretrained.write import DTYPES
 
-    device, dtype = args.device or distributed.device(), DTYPES.get(args.dtype)
+    device, dtype = args.device or distributed.device(), DTYPES.get(args.compute_dtype)
     if args.model is not None:
         if args.tokenizer_config is not None:
             raise ConfigError("--tokenizer-config goes with --config; with --model use --tokenizer")

@@ -18,7 +18,8 @@ _PIXELS_PER_PASS = 16 * 128 * 128  # SSIM makes ten pictures of each
 
 
 def psnr(predicted_THW3: torch.Tensor, target_THW3: torch.Tensor) -> float:
-    """PSNR in dB of each frame, averaged over the frames (PAPER: results); float in [-1, 1].
+    """PSNR in dB of each frame, averaged over the frames (docs/method.md, "Results"); float in
+    [-1, 1].
 
     Predictions are clipped to the range of pixels first, as they are when shown.
     """

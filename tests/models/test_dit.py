@@ -156,8 +156,8 @@ def test_every_place_of_a_plane_has_its_own_position() -> None:
 
 
 def test_parameters_are_what_the_release_has_and_one_table_more() -> None:
-    """CoordTok-SiT-L/2: the shapes of OFFICIAL_WEIGHTS, less the output channels it does not use;
-    yt and xt each have the table that they share there."""
+    """CoordTok-SiT-L/2: the shapes of docs/official_weights.md, less the output channels it does
+    not use; yt and xt each have the table that they share there."""
     d, layers, released, unused, table = 1024, 24, 461_462_720, 3 * 32 * 1025, 128 * 1024
     with torch.device("meta"):
         model = TriplaneDiT(DiTModelConfig(dim=d, heads=16, layers=layers))

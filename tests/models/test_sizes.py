@@ -6,7 +6,7 @@ import torch
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.models.tokenizer import CoordTok
 
-# PAPER.md: size -> (plane and decoder layers, width, heads, parameters)
+# docs/method.md, "Sizes": size -> (plane and decoder layers, width, heads, parameters)
 SIZES = {
     "L": (24, 1024, 16, 853_410_496),
     "B": (12, 768, 12, 290_664_128),

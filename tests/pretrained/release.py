@@ -1,4 +1,4 @@
-"""The authors' tokenizer after OFFICIAL_WEIGHTS.md, in its own names and axes, to compare with.
+"""The authors' tokenizer after docs/official_weights.md, in its own names and axes.
 
 It was held against the authors' outputs (planes and pixels within 1e-6); where their fixture lies
 beside the repository, tests do so again. x is the row and y the column here.

@@ -1,4 +1,4 @@
-"""The authors' generator after OFFICIAL_WEIGHTS.md, in its own names and axes, to compare with.
+"""The authors' generator after docs/official_weights.md, in its own names and axes.
 
 It was held against the authors' outputs (velocities within 1e-6); where their fixture lies beside
 the repository, tests do so again. Planes are channels first here, x the row and y the column.
