@@ -84,9 +84,9 @@ def summary_line(summary: "Summary", output: Path, encoded: int, seconds: float)
 def main() -> None:
     args = parse_args()
     from coordtok import distributed
+    from coordtok.data.clips import WindowChoice
     from coordtok.data.shards import open_shards
     from coordtok.inference.encode_shards import Encoding, encode
-    from coordtok.inference.window_choice import WindowChoice
     from coordtok.models.tokenizer import CoordTok
     from coordtok.pretrained.card import TokenizerId
     from coordtok.pretrained.fingerprint import fingerprint

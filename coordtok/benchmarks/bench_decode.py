@@ -15,7 +15,10 @@ import torch
 from tqdm import tqdm
 
 from coordtok.benchmarks.table import Report, table
-from coordtok.data.loader import Batch, EvalLoader, VideoWindows, open_shards
+from coordtok.data.clip_reader import ClipBatch, ClipReader
+from coordtok.data.clips import one_per_sample
+from coordtok.data.shards import open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import ConfigError, DataError
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.grid import PatchGrid
@@ -79,16 +82,18 @@ def distinct_settings(model: CoordTok, sizes: Sequence[int] | None = None) -> li
 
 def first_clips(
     shards: str, model: CoordTok, clips: int, seed: int, frames: int | None = None
-) -> Iterator[Batch]:
+) -> Iterator[ClipBatch]:
     """Up to `clips` windows of `frames` frames, on a progress bar and in the index's order, one of
     each readable sample that is so long; by default of the model's length, samples of any."""
     if clips < 1:
         raise ConfigError(f"--clips {clips}: it must be at least 1")
-    reader = VideoWindows(frames or model.config.frames, model.config.height, model.config.width)
-    loader = EvalLoader(open_shards(shards), reader, seed=seed, rank=0, world_size=1, batch=1)
+    dataset = open_shards(shards)
+    read = VideoWindows(frames or model.config.frames, model.config.height, model.config.width)
     wanted = frames or 1
-    found = (b for b in loader if b.data["valid"] and b.data["num_frames"] >= wanted)
-    most = min(clips, len(loader))
+    chosen = one_per_sample(dataset.index, read.frames, seed)
+    long_enough = [clip for clip in chosen if clip.frames >= wanted]
+    found = (batch for batch in ClipReader(dataset, long_enough, read, batch=1) if batch.numbers)
+    most = min(clips, len(long_enough))
     bar = tqdm(islice(found, most), unit="clip", total=most)
     yield from bar
     if not bar.n:
@@ -121,7 +126,7 @@ def _share_of_a_frame(grid: PatchGrid, groups: Sequence[torch.Tensor]) -> float:
 
 
 @torch.no_grad()
-def _encoded(model: CoordTok, batch: Batch) -> tuple[torch.Tensor, Triplane]:
+def _encoded(model: CoordTok, batch: ClipBatch) -> tuple[torch.Tensor, Triplane]:
     """The clip's real frames (T, H, W, 3) and its planes."""
     video_BTHW3, frames_B = batch.data["video"], batch.data["num_frames"]
     return from_uint8(video_BTHW3[0, : int(frames_B)]), model.encode(video_BTHW3, frames_B)

@@ -31,7 +31,10 @@ from coordtok.benchmarks.untrained import generator_config, untrained_tokenizer
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.data.index import VideoSpec
-from coordtok.data.loader import Batch, LoaderState, TrainLoader, VideoWindows, open_shards
+from coordtok.data.loader import Batch, TrainLoader
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.geometry.triplane import Triplane
 from coordtok.inference.encode_shards import Encoding, encode
 from coordtok.models.tokenizer import CoordTok

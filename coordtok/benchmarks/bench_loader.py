@@ -21,11 +21,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from coordtok.benchmarks.loader_clips import ClipSettings, Window, first_windows
-from coordtok.benchmarks.loader_sides import FullSizeVideo, Output, Shards, Side
+from coordtok.benchmarks.loader_sides import (
+    ClipSettings,
+    FullSizeVideo,
+    Output,
+    Shards,
+    Side,
+    Window,
+    first_windows,
+)
 from coordtok.benchmarks.plain_loader import cut_patches, exact_window
 from coordtok.benchmarks.table import Report, table
-from coordtok.data.loader import open_shards
+from coordtok.data.shards import open_shards
 from coordtok.errors import DataError
 
 BASELINE = "full-size video"

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coordtok.benchmarks.loader_clips import SHUFFLE_BLOCK
+from coordtok.benchmarks.loader_sides import SHUFFLE_BLOCK
 from coordtok.benchmarks.synthetic import write_noise_shards
 from coordtok.data.index import DEFAULT_LANES, VideoSpec
-from coordtok.data.loader import LoaderState, TrainLoader, VideoWindows, open_shards
+from coordtok.data.loader import TrainLoader
 from coordtok.data.order import Cursor
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import ConfigError
 
 _CLIP = VideoSpec(frames=4, height=8, width=8, fps=None)

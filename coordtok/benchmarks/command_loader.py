@@ -44,7 +44,7 @@ def add_options(parser: cli.Parser) -> None:
 def run(args: argparse.Namespace) -> "Report":
     from coordtok.benchmarks.bench_loader import loader_report, measure_loader
     from coordtok.benchmarks.bench_resume import measure_resume
-    from coordtok.benchmarks.loader_clips import ClipSettings
+    from coordtok.benchmarks.loader_sides import ClipSettings
     from coordtok.benchmarks.loader_videos import make_sources, sample_videos
     from data_prep.build_shards import build
     from data_prep.options import BuildOptions, RunOptions

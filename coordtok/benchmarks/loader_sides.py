@@ -1,20 +1,79 @@
 """The sides of the loader benchmark: each reads a window and its patches, and can do the bare
-minimum of it, which no loader of the same files could beat.
+minimum of it, which no loader of the same files could beat. The windows are the first ones of the
+project's own sequence.
 
 Shapes: B one clip, T frames, H rows, W columns, N patches, 3 colours; P stands for pt, ph, pw.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from coordtok.benchmarks.loader_clips import SHUFFLE_BLOCK, ClipSettings, Window
 from coordtok.benchmarks.plain_loader import cut_patches, decode_only, read_window
-from coordtok.data.loader import OpenedShards, TrainLoader, VideoWindows
+from coordtok.data.loader import TrainLoader
+from coordtok.data.member import StoredSample
+from coordtok.data.order import sample_rng
+from coordtok.data.sample import SampleId, read_info
+from coordtok.data.sequence import LoaderState, SampleSequence
+from coordtok.data.shards import OpenedShards
+from coordtok.data.video_reader import VideoWindows
+from coordtok.geometry.draw import draw_points
+from coordtok.geometry.grid import PatchGrid, Size3
 from coordtok.geometry.patches import gather
+
+SHUFFLE_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What is read: by default the clips and patches of PAPER's main configuration."""
+
+    clips: int = 40
+    size: Size3 = (128, 128, 128)
+    patch: Size3 = (1, 8, 8)
+    points: int = 1024
+    seed: int = 0
+
+    def draw(self, clip: SampleId) -> np.ndarray:
+        """index_N3 of a clip's target patches, as training draws them."""
+        rng = sample_rng(self.seed, *clip, "points")
+        return draw_points(rng, PatchGrid(self.size, self.patch), self.points)
+
+
+class Window(NamedTuple):
+    """A clip as the source video and the shards of every codec hold it."""
+
+    id: SampleId
+    video: Path
+    start_in_video: int
+    start_in_sample: int
+
+
+def first_windows(
+    opened: OpenedShards, videos: Path, settings: ClipSettings, count: int
+) -> list[Window]:
+    """The first `count` windows that a `TrainLoader` of one rank reads from these shards.
+
+    `videos` is the folder of the videos that the shards were built from.
+    """
+    sequence = SampleSequence(
+        [opened],
+        _Places(*settings.size),
+        seed=settings.seed,
+        shuffle_block=SHUFFLE_BLOCK,
+        state=LoaderState.start([opened]),
+    )
+    windows = []
+    for position in range(count):
+        item = sequence.read(position)
+        start, info = item.values["start"], item.values["info"]
+        place = videos / info["source"], info["start_frame"] + start, start
+        windows.append(Window(item.id, *place))
+    return windows
 
 
 class Output(NamedTuple):
@@ -90,6 +149,13 @@ class Shards:
         header = sample.entry.files["npy"][1] - sample.entry.frames * frame_bytes
         offset = header + window.start_in_sample * frame_bytes
         return lambda: sample.read_into("npy", offset, self._buffer.reshape(-1).data)
+
+
+class _Places(VideoWindows):
+    """Tells where a window lies instead of reading it."""
+
+    def __call__(self, sample: StoredSample, start: int) -> Mapping[str, Any]:
+        return {"start": start, "info": read_info(sample)}
 
 
 def _decode(video: Path | bytes, start: int, settings: ClipSettings) -> None:

@@ -1,7 +1,13 @@
-"""Which clips are scored: drawn from a seed, or read from a list that somebody else scored.
+"""Which clips of a dataset are read where each is read once: validated, scored, encoded, measured.
 
-A list is a CSV file with a line a clip (`COLUMNS`), in the order of the shards' index, so that
-anyone with the same shards can score exactly the same frames. No torch.
+    one_per_sample   a window of every sample: validation, evaluation
+    draw_clips       some random windows, spread evenly over the samples: evaluation
+    WindowChoice     of each sample all consecutive windows, or some random ones: encoding
+    read_clips       a list that somebody else scored: evaluation
+
+Pure functions of the shards' index and a seed; `clip_reader` reads what they choose. A list is a
+CSV file with a line a clip (`COLUMNS`), in the order of the index, so that anyone with the same
+shards can score exactly the same frames. No torch.
 """
 
 import csv
@@ -15,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coordtok.data.index import SampleEntry, ShardIndex
-from coordtok.data.order import sample_rng
-from coordtok.data.video_reader import draw_start
+from coordtok.data.order import draw_start, sample_rng
 from coordtok.errors import ConfigError, DataError
 
 COLUMNS = ("shard", "key", "start", "frames")
+ALL = "all"
 _MOST_DIGITS = 12
 
 
@@ -62,9 +68,58 @@ class ClipChoice:
         return {"protocol": protocol, "seed": self.seed}
 
 
+@dataclass(frozen=True)
+class WindowChoice:
+    """All consecutive windows of each sample, or some at random.
+
+    All: one after the other; where frames are left over, one more window ends with the last frame
+    and overlaps the one before it, so that every frame is in a window and every window is full.
+    `count`: drawn at random with `seed`, none twice; fewer in a sample that has fewer. A sample
+    shorter than a window is one clip either way, even one without a frame, so that it is named
+    when it cannot be read.
+    """
+
+    count: int | None = None
+    """None is all."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ConfigError(f"windows is {self.count}; take at least 1 of a video, or {ALL!r}")
+
+    @classmethod
+    def parse(cls, text: str, seed: int) -> "WindowChoice":
+        """From "all" or a number."""
+        if text != ALL and not (text.isascii() and text.isdecimal()):
+            raise ConfigError(f"windows is {text!r}; give {ALL!r} or how many of each video")
+        return cls(None if text == ALL else int(text), seed)
+
+    def __str__(self) -> str:
+        return ALL if self.count is None else str(self.count)
+
+    def of_shard(self, index: ShardIndex, shard: int, frames: int) -> list[Clip]:
+        """The clips, of `frames` frames or fewer, in the order in which they lie in the shard."""
+        return [
+            Clip(shard, sample, start, min(frames, entry.frames))
+            for sample, entry in enumerate(index.shards[shard].samples)
+            for start in self.starts(entry, frames)
+        ]
+
+    def starts(self, sample: SampleEntry, frames: int) -> list[int]:
+        """The first frames of a sample's windows, in increasing order."""
+        last = max(sample.frames - frames, 0)
+        if self.count is None:
+            return sorted({*range(0, last, frames), last})
+        return sorted({self._draw(sample, frames, number) for number in range(self.count)})
+
+    def _draw(self, sample: SampleEntry, frames: int, number: int) -> int:
+        rng = sample_rng(self.seed, 0, number, sample.key, "latent window")
+        return draw_start(rng, sample.frames, frames)
+
+
 def one_per_sample(index: ShardIndex, frames: int, seed: int) -> list[Clip]:
-    """A window of every sample, as validation reads it (`data.loader.EvalLoader`): `frames` long,
-    or all of a shorter sample; samples without a frame are left out.
+    """A window of every sample, `frames` long, or all of a shorter sample; samples without a frame
+    are left out.
 
     Raises:
         DataError: there is no other.

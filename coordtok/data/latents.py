@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from coordtok.data.index import ShardIndex, VideoSpec
-from coordtok.data.info import NO_LABEL, label_of, read_info
 from coordtok.data.member import StoredSample, UnreadableSample
+from coordtok.data.sample import NO_LABEL, label_of, read_info
 from coordtok.errors import DataError
 from coordtok.pretrained.card import TokenizerId
 
@@ -138,8 +138,13 @@ class TriplaneReader:
                 "again: python scripts/encode.py --help"
             )
 
-    def __call__(self, sample: StoredSample, rng: np.random.Generator) -> Mapping[str, Any]:
-        """The sample; nothing about it is random.
+    @property
+    def frames(self) -> int:
+        """Of a clip that was encoded; a shorter one was padded."""
+        return self.spec.video.frames
+
+    def __call__(self, sample: StoredSample, start: int = 0) -> Mapping[str, Any]:
+        """The sample, which is one clip: it starts at 0.
 
         Raises:
             UnreadableSample: damaged, of another shape, or not finite.

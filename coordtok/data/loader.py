@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, each with what is needed to go on after it.
+"""Batches for training, each with what is needed to go on after it.
 
 The workers of a rank read its positions of the global sequence (sequence.py) ahead of their use.
 Where the run stands is kept here, in the training process, and moves only with the samples that
@@ -15,34 +15,12 @@ from itertools import count
 import torch
 
 from coordtok.data.index import UNEVEN, lane_sizes, unevenness
-from coordtok.data.member import UnreadableSample
-from coordtok.data.order import next_position, sample_rng, usable_workers
-from coordtok.data.sequence import (
-    Item,
-    Move,
-    SampleId,
-    SampleReader,
-    SampleSequence,
-    SkippedSample,
-    shard_sizes,
-)
-from coordtok.data.shards import OpenedShards, open_shards
-from coordtok.data.state import LoaderState
-from coordtok.data.video_reader import VideoWindows
+from coordtok.data.order import next_position, usable_workers
+from coordtok.data.sample import Item, Move, SampleId, SampleReader, SkippedSample
+from coordtok.data.sequence import LoaderState, SampleSequence, shard_sizes
+from coordtok.data.shards import OpenedShards
 from coordtok.data.workers import read_ahead
-from coordtok.errors import CheckpointError, DataError, one_line
-
-__all__ = [
-    "Batch",
-    "EvalLoader",
-    "LoaderState",
-    "OpenedShards",
-    "SampleId",
-    "SkippedSample",
-    "TrainLoader",
-    "VideoWindows",
-    "open_shards",
-]
+from coordtok.errors import CheckpointError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +43,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        sources: Sequence[OpenedShards],
+        datasets: Sequence[OpenedShards],
         read: SampleReader,
         *,
         seed: int,
@@ -90,14 +68,14 @@ class TrainLoader:
             DataError: a lane without samples, or samples the reader cannot use.
             CheckpointError: `state` is of other data.
         """
-        start = LoaderState.start(sources)
+        start = LoaderState.start(datasets)
         self.state = start if state is None else state
         self.state.check(start)
         self.workers = usable_workers(start.lanes, world_size, workers)
-        for source in sources:
-            read.check(source.index, source.location)
-            _check_lanes(source, start.lanes, warn=rank == 0)
-        self._sources, self._read = sources, read
+        for dataset in datasets:
+            read.check(dataset.index, dataset.location)
+            _check_lanes(dataset, start.lanes, warn=rank == 0)
+        self._datasets, self._read = datasets, read
         self._seed, self._shuffle_block = seed, shuffle_block
         self._rank, self._world_size = rank, world_size
         self._micro_batch, self._prefetch = micro_batch, prefetch
@@ -134,7 +112,7 @@ class TrainLoader:
 
     def _sequence(self) -> SampleSequence:
         return SampleSequence(
-            self._sources,
+            self._datasets,
             self._read,
             seed=self._seed,
             shuffle_block=self._shuffle_block,
@@ -142,86 +120,19 @@ class TrainLoader:
         )
 
 
-class EvalLoader:
-    """Every sample of a dataset once over all ranks; each iteration yields the same batches.
-
-    Rank r has the samples r, r + R, r + 2R ... in the order of the index. All ranks have the same
-    number of batches, all of them full: `data["valid"]`, bool (B,), is False for what only fills
-    them up and for samples that cannot be read.
-    """
-
-    def __init__(
-        self,
-        source: OpenedShards,
-        read: SampleReader,
-        *,
-        seed: int,
-        rank: int,
-        world_size: int,
-        batch: int,
-        workers: int = 0,
-        prefetch: int = 2,
-    ) -> None:
-        """Raises DataError for samples that the reader cannot use."""
-        read.check(source.index, source.location)
-        self._source, self._read, self._seed = source, read, seed
-        self._rank, self._world_size, self._batch = rank, world_size, batch
-        self._workers, self._prefetch = workers, prefetch
-        self._places = [
-            (shard, sample)
-            for shard, entry in enumerate(source.index.shards)
-            for sample in range(len(entry.samples))
-        ]
-
-    def __len__(self) -> int:
-        """Batches of each rank."""
-        share = -(-len(self._places) // self._world_size)
-        return -(-share // self._batch)
-
-    def __iter__(self) -> Iterator[Batch]:
-        items = read_ahead(
-            self._items, self._read.blank(), workers=self._workers, prefetch=self._prefetch
-        )
-        for _ in range(len(self)):
-            yield _batch(items, self._batch)[0]
-
-    def _items(self, worker: int, workers: int) -> Iterator[Item]:
-        try:
-            for turn in range(worker, len(self) * self._batch, workers):
-                yield self._item(self._rank + turn * self._world_size)
-        finally:
-            self._source.reader.close()
-
-    def _item(self, number: int) -> Item:
-        if number >= len(self._places):
-            return Item({**self._read.blank(), "valid": False}, SampleId(0, 0, ""))
-        shard, sample = self._places[number]
-        entry = self._source.index.shards[shard]
-        sample_id = SampleId(0, 0, entry.samples[sample].key)
-        rng = sample_rng(self._seed, *sample_id, "window")
-        try:
-            values = self._read(self._source.reader.sample(shard, sample), rng)
-        except UnreadableSample as error:
-            skipped = SkippedSample(
-                self._source.location, entry.name, sample_id.key, one_line(error)
-            )
-            return Item({**self._read.blank(), "valid": False}, sample_id, (skipped,))
-        return Item({**values, "valid": True}, sample_id)
-
-
-def _check_lanes(source: OpenedShards, lanes: int, warn: bool) -> None:
-    shards = shard_sizes(source.index)
+def _check_lanes(dataset: OpenedShards, lanes: int, warn: bool) -> None:
+    shards = shard_sizes(dataset.index)
     sizes = lane_sizes(shards, lanes)
     if not all(sizes):
         raise DataError(
-            f"lane {sizes.index(0)} of {source.location} has no samples; rebuild the shards, or "
+            f"lane {sizes.index(0)} of {dataset.location} has no samples; rebuild the shards, or "
             "their index with fewer --lanes"
         )
     if warn and unevenness(shards, lanes) > UNEVEN and max(sizes) > min(sizes) + 1:
         logger.warning(
             "lanes of %s hold between %d and %d samples: those of small lanes are seen more often; "
             "rebuild the shards to even them out",
-            source.location,
+            dataset.location,
             min(sizes),
             max(sizes),
         )

@@ -162,6 +162,11 @@ def sample_rng(seed: int, lane: int, epoch: int, key: str, purpose: str) -> np.r
     return np.random.Generator(np.random.Philox(key=digest))
 
 
+def draw_start(rng: np.random.Generator, stored: int, length: int) -> int:
+    """Where a window of `length` frames begins in a sample of `stored` ones; 0 if it has fewer."""
+    return int(rng.integers(max(stored - length, 0) + 1))
+
+
 def _permutation(size: int, *parts: int | str) -> list[int]:
     # From raw words rather than Generator.permutation, whose stream numpy may change.
     words = np.random.Philox(key=_stable_hash(*parts)).random_raw(size)

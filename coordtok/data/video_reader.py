@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from coordtok.data.index import ShardIndex
-from coordtok.data.info import NO_LABEL, label_of, read_info
 from coordtok.data.latents import is_latent
 from coordtok.data.member import StoredSample, UnreadableSample
+from coordtok.data.sample import NO_LABEL, label_of, read_info
 from coordtok.data.tars import VIDEO_EXTENSIONS
 from coordtok.errors import DataError
 from coordtok.video.codec import UnreadableVideo, check_size, decode_frames, raw_layout
@@ -48,16 +48,12 @@ class VideoWindows:
                 "model with model.height and model.width of the shards"
             )
 
-    def __call__(self, sample: StoredSample, rng: np.random.Generator) -> Mapping[str, Any]:
-        """A window of the sample at a place that `rng` draws.
+    def __call__(self, sample: StoredSample, start: int) -> Mapping[str, Any]:
+        """The window of the sample from frame `start` on.
 
         Raises:
             UnreadableSample: damaged, empty, or of another size than the index says.
         """
-        return self.at(draw_start(rng, sample.entry.frames, self.frames), sample)
-
-    def at(self, start: int, sample: StoredSample) -> Mapping[str, Any]:
-        """The window of the sample from frame `start` on; raises as a call does."""
         count = min(self.frames, sample.entry.frames - start)
         if count < 1:
             raise UnreadableSample("it has no frames")
@@ -97,8 +93,3 @@ class VideoWindows:
         frames = np.empty((count, *shape[1:]), np.uint8)
         sample.read_into("npy", offset + start * frames[0].nbytes, frames.reshape(-1).data)
         return frames
-
-
-def draw_start(rng: np.random.Generator, stored: int, length: int) -> int:
-    """Where a window of `length` frames begins in a sample of `stored` ones; 0 if it has fewer."""
-    return int(rng.integers(max(stored - length, 0) + 1))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from coordtok.data.sequence import Item
+from coordtok.data.sample import Item
 from coordtok.errors import DataError, UserError, one_line
 
 Series = Callable[[int, int], Iterator[Item]]

@@ -79,9 +79,9 @@ class FeatureTaker:
         """Put the features of a batch's clips that are long enough into `sets`."""
         for length in self.lengths:
             found = sets.setdefault(length, {})
-            places = [place for place in batch.numbers if batch.frames_B[place] >= length]
+            places = [place for place in batch.numbers if batch.data["num_frames"][place] >= length]
             if places:
-                features_BD = self.network(batch.video_BTHW3[:, :length])
+                features_BD = self.network(batch.data["video"][:, :length])
                 found.update({batch.numbers[place]: features_BD[place] for place in places})
 
 

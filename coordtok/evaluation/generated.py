@@ -16,7 +16,9 @@ from tqdm import tqdm
 from coordtok import distributed
 from coordtok.data.clip_reader import ClipBatch, ClipReader
 from coordtok.data.clips import Clip, ClipChoice, to_csv
-from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
+from coordtok.data.sample import SampleId
+from coordtok.data.shards import OpenedShards, open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import ConfigError, DataError
 from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker, distances
 from coordtok.evaluation.features import FeatureChoice
@@ -57,10 +59,11 @@ class VideoReader:
     ) -> None:
         """size: (T, H, W) of what is read: the first T frames of each file, which must be H x W."""
         self._paths, self._size, self._batch = paths, size, batch
-        self._own = range(rank * batch, len(paths), ranks * batch)
+        per_rank = -(-len(paths) // (ranks * batch))
+        self._own = range(rank * batch, per_rank * ranks * batch, ranks * batch)
 
     def __len__(self) -> int:
-        """Batches of this rank."""
+        """Batches of each rank."""
         return len(self._own)
 
     def __iter__(self) -> Iterator[ClipBatch]:
@@ -70,9 +73,11 @@ class VideoReader:
             video = np.zeros((self._batch, *self._size, 3), np.uint8)
             for place, path in enumerate(paths):
                 video[place] = self._read(path)
+            frames_B = torch.full((self._batch,), self._size[0])
             numbers = {place: first + place for place in range(len(paths))}
-            frames = [self._size[0]] * self._batch
-            yield ClipBatch(torch.from_numpy(video), frames, numbers)
+            ids = tuple(SampleId(0, 0, path.name) for path in paths)
+            data = {"video": torch.from_numpy(video), "num_frames": frames_B}
+            yield ClipBatch(data, ids, (), numbers, {})
 
     def _read(self, path: Path) -> np.ndarray:
         frames, *size = self._size
@@ -87,7 +92,7 @@ class VideoReader:
 
 @dataclass(frozen=True)
 class _Prepared:
-    source: OpenedShards
+    dataset: OpenedShards
     clips: list[Clip]
     paths: list[Path]
     taker: FeatureTaker
@@ -132,11 +137,11 @@ def find_videos(folder: Path, number: int | None) -> list[Path]:
 
 def _prepare(request: GenerationRequest) -> _Prepared:
     paths = find_videos(request.generated, request.clips.number)
-    source = open_shards(request.shards)
-    video = source.index.video
+    dataset = open_shards(request.shards)
+    video = dataset.index.video
     size = video.frames, video.height, video.width
     taker = FeatureTaker.load(request.features, size, usable_device(request.device))
-    clips = request.clips.choose(source.index, video.frames)
+    clips = request.clips.choose(dataset.index, video.frames)
     clips = [clip for clip in clips if clip.frames >= max(taker.lengths)]
     taker.check_clips([clip.frames for clip in clips], "real clips")
     taker.check_clips([video.frames] * len(paths), "generated videos")
@@ -144,7 +149,7 @@ def _prepare(request: GenerationRequest) -> _Prepared:
     compared = max(taker.lengths), video.height, video.width
     generated = VideoReader(paths, compared, request.batch, rank, ranks)
     real = ClipReader(
-        source,
+        dataset,
         clips,
         VideoWindows(*size),
         batch=request.batch,
@@ -152,7 +157,7 @@ def _prepare(request: GenerationRequest) -> _Prepared:
         world_size=ranks,
         workers=request.workers,
     )
-    return _Prepared(source, clips, paths, taker, (generated, real))
+    return _Prepared(dataset, clips, paths, taker, (generated, real))
 
 
 def _features(
@@ -173,13 +178,13 @@ def _features(
 def _write(
     request: GenerationRequest, prepared: _Prepared, metrics: dict[str, Any], skipped: int
 ) -> dict[str, Any]:
-    clip_list = to_csv(prepared.clips, prepared.source.index)
+    clip_list = to_csv(prepared.clips, prepared.dataset.index)
     scored = len(prepared.clips) - skipped
     report = {
         "metrics": metrics,
         "generated": {"path": str(request.generated), "videos": len(prepared.paths)},
         "clips": describe_clips(request.clips, scored, skipped, clip_list),
-        "data": describe_shards(prepared.source),
+        "data": describe_shards(prepared.dataset),
         "features": prepared.taker.network.settings,
         "definitions": definitions(metrics),
     }

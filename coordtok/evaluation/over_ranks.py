@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Reader(Protocol):
-    """Batches of this rank's clips, with their number beforehand."""
+    """Batches of this rank's clips; every rank has as many."""
 
     def __len__(self) -> int: ...
 
@@ -34,13 +34,11 @@ def each_batch(reader: Reader, action: Callable[[ClipBatch], None], bar: tqdm) -
     batches = iter(reader)
 
     def step() -> int:
-        batch = next(batches, None)
-        if batch is None:
-            return 0
+        batch = next(batches)
         action(batch)
         return len(batch.numbers) + len(batch.skipped)
 
-    for _ in range(max(distributed.gather(len(reader)))):
+    for _ in range(len(reader)):
         done = distributed.together(step)
         bar.update(sum(distributed.gather(done)))
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from coordtok import distributed
 from coordtok.data.clip_reader import ClipBatch, ClipReader
 from coordtok.data.clips import Clip, ClipChoice, to_csv
-from coordtok.data.loader import OpenedShards, VideoWindows, open_shards
+from coordtok.data.shards import OpenedShards, open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.evaluation.clip_features import FeatureTaker, distances
 from coordtok.evaluation.features import FeatureChoice
 from coordtok.evaluation.metrics import check_ssim
@@ -61,7 +62,7 @@ class Prepared:
     """Everything that could be wrong before the first clip is scored is checked by now."""
 
     model: CoordTok
-    source: OpenedShards
+    dataset: OpenedShards
     clips: list[Clip]
     reader: ClipReader
     measures: Measures
@@ -81,11 +82,11 @@ def evaluate_tokenizer(request: TokenizerRequest) -> dict[str, Any]:
 
 def _prepare(request: TokenizerRequest) -> Prepared:
     model = CoordTok.from_pretrained(request.model, request.device, request.dtype)
-    source = open_shards(request.shards)
+    dataset = open_shards(request.shards)
     frames, height, width = model.config.video_size
-    clips = request.clips.choose(source.index, frames)
+    clips = request.clips.choose(dataset.index, frames)
     reader = ClipReader(
-        source,
+        dataset,
         clips,
         VideoWindows(frames, height, width),
         batch=request.decoding.batch,
@@ -103,7 +104,7 @@ def _prepare(request: TokenizerRequest) -> Prepared:
         features = FeatureTaker.load(request.features, model.config.video_size, request.device)
         features.check_clips([clip.frames for clip in clips], "clips")
     measures = Measures(request.ssim, perceptual, features, request.shown)
-    return Prepared(model, source, clips, reader, measures)
+    return Prepared(model, dataset, clips, reader, measures)
 
 
 def _score(request: TokenizerRequest, prepared: Prepared) -> Scores:
@@ -120,7 +121,7 @@ def _score(request: TokenizerRequest, prepared: Prepared) -> Scores:
 
 
 def _write(request: TokenizerRequest, prepared: Prepared, scores: Scores) -> dict[str, Any]:
-    index = prepared.source.index
+    index = prepared.dataset.index
     metrics = _metrics(scores, prepared.measures)
     report = {
         "metrics": metrics,
@@ -129,7 +130,7 @@ def _write(request: TokenizerRequest, prepared: Prepared, scores: Scores) -> dic
         ),
         "decoding": describe_decoding(prepared.model, request.decoding),
         "model": describe_model(request.model, prepared.model),
-        "data": describe_shards(prepared.source),
+        "data": describe_shards(prepared.dataset),
         "definitions": definitions(metrics),
     }
     if prepared.measures.features is not None:

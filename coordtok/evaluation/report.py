@@ -13,7 +13,7 @@ import numpy as np
 
 from coordtok.data.clips import Clip, ClipChoice, names
 from coordtok.data.index import ShardIndex
-from coordtok.data.loader import OpenedShards
+from coordtok.data.shards import OpenedShards
 from coordtok.evaluation.scoring import ClipScore
 from coordtok.evaluation.side_by_side import tokens_per_clip
 from coordtok.inference.reconstruction import Decoding
@@ -71,12 +71,12 @@ def describe_clips(
     }
 
 
-def describe_shards(source: OpenedShards) -> dict[str, Any]:
+def describe_shards(dataset: OpenedShards) -> dict[str, Any]:
     return {
-        "path": source.location,
-        "fingerprint": source.index.fingerprint,
-        "samples": source.index.samples,
-        "codec": dict(source.index.codec),
+        "path": dataset.location,
+        "fingerprint": dataset.index.fingerprint,
+        "samples": dataset.index.samples,
+        "codec": dict(dataset.index.codec),
     }
 
 

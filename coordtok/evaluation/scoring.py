@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from coordtok.data.clip_reader import ClipBatch
-from coordtok.data.loader import SkippedSample
+from coordtok.data.sample import SkippedSample
 from coordtok.errors import CheckpointError
 from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker
 from coordtok.evaluation.metrics import motion, psnr, ssim
@@ -78,24 +78,25 @@ def score_batch(
         DataError: the features are not.
     """
     scores.skipped += batch.skipped
+    video_BTHW3, frames_B = batch.data["video"], batch.data["num_frames"].tolist()
     output_BTHW3 = _reconstruct(model, batch, decoding)
     for place, number in batch.numbers.items():
-        frames = batch.frames_B[place]
-        pair = output_BTHW3[place, :frames], batch.video_BTHW3[place, :frames]
+        pair = output_BTHW3[place, : frames_B[place]], video_BTHW3[place, : frames_B[place]]
         score = _score(number, *pair, measures)
         scores.clips.append(score)
         _keep_picture(scores, score, pair, measures.shown)
     if measures.features is not None:
         measures.features.add(scores.source_features, batch)
-        output = replace(batch, video_BTHW3=to_uint8(output_BTHW3))
+        output = replace(batch, data={**batch.data, "video": to_uint8(output_BTHW3)})
         measures.features.add(scores.output_features, output)
 
 
 @torch.no_grad()
 def _reconstruct(model: CoordTok, batch: ClipBatch, decoding: Decoding) -> torch.Tensor:
-    planes = model.encode(batch.video_BTHW3, batch.frames_B)
+    frames_B = batch.data["num_frames"]
+    planes = model.encode(batch.data["video"], frames_B)
     output_BTHW3 = model.decode(planes, None, decoding.points_per_pass, grouping=decoding.grouping)
-    real = [output_BTHW3[place, : batch.frames_B[place]] for place in batch.numbers]
+    real = [output_BTHW3[place, : frames_B[place]] for place in batch.numbers]
     if not all(video.isfinite().all() for video in real):
         raise CheckpointError(
             "the model's output is not finite: use --dtype float32 or an export of an earlier step"

@@ -1,8 +1,7 @@
 """A trained model at work, over all ranks, each command killed and run again as it likes.
 
 reconstruction   any video through a tokenizer, window by window: windows, tiling, frame_range
-encode_shards    video shards to latent shards: window_choice, encoder_clips, latent_shard,
-                 channel_sums
+encode_shards    video shards to latent shards: latent_shard, channel_sums
 decode_shards    latent shards to mp4 files
 generation       latents of a generator, each a function of the seed and its number
 sample_videos    mp4 files of them

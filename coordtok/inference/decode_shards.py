@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.index import SampleEntry, ShardIndex
-from coordtok.data.info import read_info
 from coordtok.data.latents import PLANES, LatentSpec, TriplaneReader
 from coordtok.data.member import StoredSample, UnreadableSample
+from coordtok.data.sample import read_info
 from coordtok.data.shards import OpenedShards
 from coordtok.errors import CheckpointError, ConfigError, one_line
 from coordtok.geometry.pixels import to_uint8
@@ -77,13 +77,13 @@ class _Clip(NamedTuple):
 def decode(
     model: CoordTok,
     tokenizer: TokenizerId,
-    source: OpenedShards,
+    dataset: OpenedShards,
     output: Path,
     request: DecodeRequest,
     *,
     progress: bool = False,
 ) -> int:
-    """Decode samples of `source` into the folder `output`; all ranks call it together.
+    """Decode samples of `dataset` into the folder `output`; all ranks call it together.
 
     Returns how many files of them are there now.
 
@@ -93,11 +93,11 @@ def decode(
         ConfigError: the folder was begun with other settings, or no frame is wanted.
         CheckpointError: the model's output is not finite.
     """
-    spec = distributed.together(lambda: LatentSpec.of(source.index, source.location))
-    distributed.together(lambda: spec.check_tokenizer(tokenizer, source.location))
+    spec = distributed.together(lambda: LatentSpec.of(dataset.index, dataset.location))
+    distributed.together(lambda: spec.check_tokenizer(tokenizer, dataset.location))
     _check_frames(request.frames, spec.video.frames)
-    claim = Claim(output, CLAIM, _settings(model, tokenizer, source.index, request))
-    decoder = _Decoder(model, TriplaneReader(spec), source, output, request)
+    claim = Claim(output, CLAIM, _settings(model, tokenizer, dataset.index, request))
+    decoder = _Decoder(model, TriplaneReader(spec), dataset, output, request)
     with ExitStack() as owned:
         distributed.run_on_main(lambda: _begin(owned, claim, output))
         written = sum(distributed.gather(distributed.together(lambda: decoder.run(progress))))
@@ -112,13 +112,13 @@ class _Decoder:
         self,
         model: CoordTok,
         read: TriplaneReader,
-        source: OpenedShards,
+        dataset: OpenedShards,
         output: Path,
         request: DecodeRequest,
     ) -> None:
-        self._model, self._read, self._source = model, read, source
+        self._model, self._read, self._dataset = model, read, dataset
         self._output, self._request = output, request
-        latents = list(islice(_latents(source.index), request.most))
+        latents = list(islice(_latents(dataset.index), request.most))
         size = request.decoding.batch
         chunks = [latents[first : first + size] for first in range(0, len(latents), size)]
         self._own = chunks[distributed.rank() :: distributed.world_size()]
@@ -142,9 +142,9 @@ class _Decoder:
 
     def _clip(self, latent: _Latent) -> _Clip | None:
         """The sample, or None where it cannot be read or has no wanted frame, which is said."""
-        sample = self._source.reader.sample(latent.shard, latent.sample)
+        sample = self._dataset.reader.sample(latent.shard, latent.sample)
         try:
-            values = self._read(sample, np.random.default_rng(0))
+            values = self._read(sample)
             if not self._request.frames.within(0, values["num_frames"]):
                 raise UnreadableSample(f"none of its {values['num_frames']} frames is wanted")
             fps = self._rate(sample)
@@ -156,7 +156,7 @@ class _Decoder:
 
     def _rate(self, sample: StoredSample) -> Fraction:
         """Frames per second of the file: what the sample says, or the dataset."""
-        told = (read_info(sample).get("fps"), self._source.index.video.fps)
+        told = (read_info(sample).get("fps"), self._dataset.index.video.fps)
         usable = (fps for fps in told if isinstance(fps, int | float) and 0 < fps < math.inf)
         return Fraction(next(usable, _ASSUMED_RATE)) / self._request.frames.step
 

@@ -11,7 +11,7 @@ after the shards that are complete.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -21,22 +21,23 @@ import torch
 from tqdm import tqdm
 
 from coordtok import distributed
+from coordtok.data.clip_reader import ClipBatch, ClipReader
+from coordtok.data.clips import Clip, WindowChoice
 from coordtok.data.index import INDEX_NAME, ShardIndex, VideoSpec, lane_sizes
 from coordtok.data.latents import LatentSpec, PlaneType
-from coordtok.data.sequence import SkippedSample
+from coordtok.data.sample import SkippedSample
 from coordtok.data.shards import OpenedShards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import CheckpointError, ConfigError, DataError, one_line
 from coordtok.inference.channel_sums import Moments
-from coordtok.inference.encoder_clips import ClipBatch, ClipSource, batches
-from coordtok.inference.latent_shard import WORK, ShardRecord, StoredPlanes, write_shard
-from coordtok.inference.window_choice import WindowChoice
+from coordtok.inference.latent_shard import WORK, Latent, ShardRecord, describe, write_shard
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.write import DTYPES
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import write_whole
 from coordtok.storage.locks import sole_owner
+from coordtok.storage.names import safe_name
 
 CLAIM = "encode.json"
 SKIPPED = "skipped.jsonl"
@@ -76,13 +77,13 @@ class Summary:
 def encode(
     model: CoordTok,
     tokenizer: TokenizerId,
-    source: OpenedShards,
+    dataset: OpenedShards,
     output: Path,
     how: Encoding,
     *,
     progress: bool = False,
 ) -> tuple[Summary, int]:
-    """Encode `source` into the folder `output`, or go on with it; all ranks call it together.
+    """Encode `dataset` into the folder `output`, or go on with it; all ranks call it together.
 
     Returns:
         What is there now, and how many clips this call encoded on all ranks.
@@ -95,18 +96,18 @@ def encode(
     """
     config = model.config
     read = VideoWindows(config.frames, config.height, config.width)
-    distributed.together(lambda: read.check(source.index, source.location))
-    claim = Claim(output, CLAIM, _settings(model, tokenizer, source.index, how))
+    distributed.together(lambda: read.check(dataset.index, dataset.location))
+    claim = Claim(output, CLAIM, _settings(model, tokenizer, dataset.index, how))
     with ExitStack() as owned:
         finished = distributed.run_on_main(lambda: _begin(owned, claim, output))
         if finished is not None:
             return finished, 0
-        done = distributed.run_on_main(lambda: _complete(output, source.index))
+        done = distributed.run_on_main(lambda: _complete(output, dataset.index))
         clips = distributed.together(
-            lambda: _encode_own(model, ClipSource(source, read), output, how, done, progress)
+            lambda: _encode_own(model, dataset, read, output, how, done, progress)
         )
         summary = distributed.run_on_main(
-            lambda: _finish(model, tokenizer, source, output, how, claim)
+            lambda: _finish(model, tokenizer, dataset, output, how, claim)
         )
         return summary, sum(distributed.gather(clips))
 
@@ -144,77 +145,92 @@ def _complete(output: Path, index: ShardIndex) -> set[int]:
 
 def _encode_own(
     model: CoordTok,
-    clips: ClipSource,
+    dataset: OpenedShards,
+    read: VideoWindows,
     output: Path,
     how: Encoding,
     done: set[int],
     progress: bool,
 ) -> int:
     """This rank's share of the shards that are not done; returns how many clips it was."""
-    pending = [place for place in range(len(clips.index.shards)) if place not in done]
+    shards = dataset.index.shards
+    pending = [place for place in range(len(shards)) if place not in done]
     own = pending[distributed.rank() :: distributed.world_size()]
-    length = model.config.frames
-    windows = {place: [*how.windows.of_shard(clips.index, place, length)] for place in own}
-    items = clips.clips(
-        [window for place in own for window in windows[place]],
-        workers=how.workers,
-        prefetch=how.batch,
-    )
-    total = sum(map(len, windows.values()))
-    with tqdm(total=total, unit="clip", disable=not progress, desc="encode") as bar:
+    by_shard = {place: how.windows.of_shard(dataset.index, place, read.frames) for place in own}
+    clips = [clip for place in own for clip in by_shard[place]]
+    reader = ClipReader(dataset, clips, read, batch=how.batch, workers=how.workers, by_shard=True)
+    with tqdm(total=len(clips), unit="clip", disable=not progress, desc="encode") as bar:
+        batches = _counted(reader, bar)
         for place in own:
             skipped: list[SkippedSample] = []
+            its_batches = islice(batches, -(-len(by_shard[place]) // how.batch))
             write_shard(
-                output / clips.index.shards[place].name,
-                batches(islice(items, len(windows[place])), how.batch, skipped),
-                _encoder(model, DTYPES[how.dtype], bar.update),
+                output / shards[place].name,
+                _latents(model, its_batches, clips, DTYPES[how.dtype], skipped),
                 Moments(model.config.plane_channels),
                 skipped,
             )
             for each in skipped:
                 tqdm.write(f"skipped: {each}")
-    return total
+    return len(clips)
 
 
-def _encoder(
-    model: CoordTok, dtype: torch.dtype, on_encoded: Callable[[int], object]
-) -> Callable[[ClipBatch], list[StoredPlanes]]:
-    @torch.no_grad()
-    def encode_batch(batch: ClipBatch) -> list[StoredPlanes]:
-        planes = model.encode(batch.video_BTHW3, batch.num_frames)
-        stored = planes.to("cpu", dtype)
-        if not all(plane.isfinite().all() for plane in stored):
-            raise CheckpointError(
-                f"the model's planes of {batch.keys[0]} or one of the next {len(batch.keys) - 1} "
-                "clips are not finite: use --compute float32 or an export of an earlier step"
-            )
-        on_encoded(len(batch.keys))
-        return [
-            {name: plane[clip].clone() for name, plane in stored._asdict().items()}
-            for clip in range(len(batch.keys))
-        ]
+def _counted(reader: ClipReader, bar: tqdm) -> Iterator[ClipBatch]:
+    for batch in reader:
+        yield batch
+        bar.update(len(batch.numbers) + len(batch.skipped))
 
-    return encode_batch
+
+def _latents(
+    model: CoordTok,
+    batches: Iterable[ClipBatch],
+    clips: Sequence[Clip],
+    dtype: torch.dtype,
+    skipped: list[SkippedSample],
+) -> Iterator[Latent]:
+    """What the readable of `clips` become; videos with others are added to `skipped`, once each."""
+    for batch in batches:
+        for sample in batch.skipped:
+            if not skipped or skipped[-1][:3] != sample[:3]:
+                skipped.append(sample)
+        planes = _planes(model, batch, dtype)
+        for place, number in batch.numbers.items():
+            key, start = batch.ids[place].key, clips[number].start
+            info = describe(batch.infos[place], key, start, clips[number].frames)
+            its_planes = {name: plane[place].clone() for name, plane in planes.items()}
+            yield Latent(f"{safe_name(key)}-f{start:06d}", its_planes, info)
+
+
+@torch.no_grad()
+def _planes(model: CoordTok, batch: ClipBatch, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    planes = model.encode(batch.data["video"], batch.data["num_frames"]).to("cpu", dtype)
+    if not all(plane[list(batch.numbers)].isfinite().all() for plane in planes):
+        first, *others = (batch.ids[place].key for place in batch.numbers)
+        raise CheckpointError(
+            f"the model's planes of {first} or one of the next {len(others)} clips are not finite: "
+            "use --compute float32 or an export of an earlier step"
+        )
+    return planes._asdict()
 
 
 def _finish(
     model: CoordTok,
     tokenizer: TokenizerId,
-    source: OpenedShards,
+    dataset: OpenedShards,
     output: Path,
     how: Encoding,
     claim: Claim,
 ) -> Summary:
     """Add up what the shards say of themselves; write what was skipped, and the index last."""
-    records = _records(output, source.index)
+    records = _records(output, dataset.index)
     moments = Moments(model.config.plane_channels)
     for record in records:
         moments.merge(record.moments)
     skipped = [each for record in records for each in record.skipped]
     if not moments.count["xy"]:
-        raise DataError(f"no video in {source.location} can be read; the first: {skipped[0]}")
+        raise DataError(f"no video in {dataset.location} can be read; the first: {skipped[0]}")
     spec = LatentSpec(
-        video=VideoSpec(*model.config.video_size, source.index.video.fps),
+        video=VideoSpec(*model.config.video_size, dataset.index.video.fps),
         dtype=how.dtype,
         plane_size=model.config.plane_size,
         channels=model.config.plane_channels,
@@ -223,7 +239,7 @@ def _finish(
         std=moments.std(),
     )
     entries = tuple(record.entry for record in records)
-    lanes = _lanes([len(entry.samples) for entry in entries], source.index.lanes)
+    lanes = _lanes([len(entry.samples) for entry in entries], dataset.index.lanes)
     index = ShardIndex(spec.video, spec.codec(), lanes, entries)
     summary = Summary(
         clips=index.samples,

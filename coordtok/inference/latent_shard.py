@@ -5,24 +5,32 @@ OUTPUT/  train-000000.tar
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
 
 from coordtok.data.index import ShardEntry, shard_as_dict, shard_from_dict
-from coordtok.data.sequence import SkippedSample
+from coordtok.data.sample import SkippedSample
 from coordtok.data.tars import LATENT_EXTENSIONS, index_tar, write_tar
 from coordtok.inference.channel_sums import Moments
-from coordtok.inference.encoder_clips import ClipBatch
 from coordtok.storage.files import whole_file, write_whole
 
 WORK = ".work"
 
-StoredPlanes = dict[str, torch.Tensor]
-"""Planes of one clip as they are stored, by name."""
+
+class Latent(NamedTuple):
+    """What a sample of a latent shard holds."""
+
+    key: str
+    planes: dict[str, torch.Tensor]
+    """As they are stored, by name."""
+    info: dict[str, Any]
+    """Its KEY.json."""
 
 
 @dataclass(frozen=True)
@@ -56,35 +64,47 @@ class ShardRecord:
 
 
 def write_shard(
-    path: Path,
-    clips: Iterable[ClipBatch],
-    encode: Callable[[ClipBatch], list[StoredPlanes]],
-    moments: Moments,
-    skipped: list[SkippedSample],
+    path: Path, latents: Iterable[Latent], moments: Moments, skipped: list[SkippedSample]
 ) -> None:
-    """Encode `clips` into the tar at `path`, then write its record.
+    """Write `latents` into the tar at `path`, then its record.
 
-    moments: zero; skipped: what reading `clips` adds to, complete when they are read.
+    moments: zero; skipped: what making `latents` adds to, complete when they are all made.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written.
     """
     with whole_file(path) as file:
-        write_tar(file, _members(clips, encode, moments))
+        write_tar(file, _members(latents, moments))
     entry = index_tar(path, LATENT_EXTENSIONS)
     ShardRecord(entry, moments, tuple(skipped)).save(path.parent)
 
 
-def _members(
-    clips: Iterable[ClipBatch],
-    encode: Callable[[ClipBatch], list[StoredPlanes]],
-    moments: Moments,
-) -> Iterator[tuple[str, bytes]]:
-    for batch in clips:
-        for key, info, planes in zip(batch.keys, batch.infos, encode(batch)):
-            moments.add({name: plane.float().numpy() for name, plane in planes.items()})
-            yield f"{key}.safetensors", save(planes)
-            yield f"{key}.json", json.dumps(info).encode()
+def _members(latents: Iterable[Latent], moments: Moments) -> Iterator[tuple[str, bytes]]:
+    for key, planes, info in latents:
+        moments.add({name: plane.float().numpy() for name, plane in planes.items()})
+        yield f"{key}.safetensors", save(planes)
+        yield f"{key}.json", json.dumps(info).encode()
+
+
+def describe(stored: Mapping[str, Any], key: str, start: int, frames: int) -> dict[str, Any]:
+    """What a latent's KEY.json says: where in its source the clip lies, and the video's class.
+
+    stored: what the KEY.json of the video says, of whose frames the clip begins at `start`.
+    """
+    first, fps = stored.get("start_frame"), stored.get("fps")
+    return {
+        "source": _text(stored.get("source")) or key,
+        "start_frame": (first if type(first) is int and first >= 0 else 0) + start,
+        "frames": frames,
+        "fps": fps if isinstance(fps, int | float) and 0 < fps < math.inf else None,
+        "class": stored.get("class") if type(stored.get("class")) is int else None,
+        "class_name": _text(stored.get("class_name")),
+        "split": _text(stored.get("split")),
+    }
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _record_path(folder: Path, name: str) -> Path:

@@ -16,7 +16,9 @@ import torch
 from coordtok import distributed
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
-from coordtok.data.loader import Batch, EvalLoader, LoaderState
+from coordtok.data.clip_reader import ClipReader
+from coordtok.data.loader import Batch
+from coordtok.data.sequence import LoaderState
 from coordtok.errors import TrainingError, UserError
 from coordtok.train import checkpoint
 from coordtok.train.checkpoint import TrainState
@@ -59,7 +61,7 @@ class Trainer:
     engine: Any
     ema: EMA | None
     batches: Generator[tuple[Batch, LoaderState], None, None]
-    val_loader: EvalLoader | None
+    held_out: ClipReader | None
     data: list[dict[str, Any]]
     progress: Progress
     monitor: Monitor
@@ -217,14 +219,14 @@ class Trainer:
         )
         values: dict[str, Any] = {f"train_{name}": mean for name, mean in trained.values.items()}
         message = f"{form(trained.values[self.task.headline.name])} on clips just trained on"
-        if self.val_loader is not None:
-            held_out = validate(self.task, self.engine, self.val_loader, train.sample_clips)
-            for sample in held_out.skipped:
+        if self.held_out is not None:
+            found = validate(self.task, self.engine, self.held_out, train.sample_clips)
+            for sample in found.skipped:
                 self.monitor.say(f"warning: skipped unreadable held-out sample {sample}")
-            values |= {f"val_{name}": mean for name, mean in held_out.values.items()}
-            values |= {"val_clips": held_out.clips, "val_skipped": len(held_out.skipped)}
-            message = f"{form(held_out.values[self.task.headline.name])} on held-out, {message}"
-            self.monitor.picture(f"step_{step:08d}", held_out.rows)
+            values |= {f"val_{name}": mean for name, mean in found.values.items()}
+            values |= {"val_clips": found.clips, "val_skipped": len(found.skipped)}
+            message = f"{form(found.values[self.task.headline.name])} on held-out, {message}"
+            self.monitor.picture(f"step_{step:08d}", found.rows)
         self.monitor.picture(f"step_{step:08d}_train", trained.rows)
         self._show_samples(step)
         self.monitor.log(step, {**values, **self.task.score_settings})

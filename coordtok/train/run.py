@@ -8,7 +8,11 @@ from typing import Any
 from coordtok import distributed
 from coordtok.config.load import to_yaml
 from coordtok.config.schema import DiTModelConfig, RunConfig
-from coordtok.data.loader import EvalLoader, LoaderState, OpenedShards, TrainLoader, open_shards
+from coordtok.data.clip_reader import ClipReader
+from coordtok.data.clips import one_per_sample
+from coordtok.data.loader import TrainLoader
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.errors import CheckpointError
 from coordtok.train.checkpoint import TrainState, load_engine, read_state, rewind
 from coordtok.train.ema import EMA
@@ -93,40 +97,40 @@ def assemble(
     stop: StopRequest,
 ) -> Trainer:
     """Every part of a run, at the state of `checkpoint` or at the beginning."""
-    sources = distributed.together(
+    datasets = distributed.together(
         lambda: [
             open_shards(source.path, source.weight, run.data.io_retries)
             for source in run.data.shards
         ]
     )
-    data = _describe(run, sources)
+    data = _describe(run, datasets)
     if any(other != data for other in distributed.gather(data)):
         raise CheckpointError("data.shards differ between machines: give all of them the same")
     if state is not None:
         check_same_run(state, run, data, allow_grown_data)
-    task = distributed.together(lambda: _task(run, sources, state))
-    progress = _progress(state, sources, data)
-    loader = distributed.together(lambda: _train_loader(run, task, sources, progress.loader))
-    val_loader = distributed.together(lambda: _val_loader(run, task))
+    task = distributed.together(lambda: _task(run, datasets, state))
+    progress = _progress(state, datasets, data)
+    loader = distributed.together(lambda: _train_loader(run, task, datasets, progress.loader))
+    held_out = distributed.together(lambda: _held_out(run, task))
     engine, ema = _engine(run, sharding, folder, task, checkpoint, state)
     if checkpoint is not None and is_inside(checkpoint, folder):
         distributed.run_on_main(lambda: rewind(folder.checkpoints, checkpoint))
     distributed.run_on_main(lambda: folder.begin(progress.step, to_yaml(run)))
     monitor = Monitor(run, folder, progress.step)
     return Trainer(
-        run, sharding, folder, task, engine, ema, iter(loader), val_loader, data, progress,
+        run, sharding, folder, task, engine, ema, iter(loader), held_out, data, progress,
         monitor, stop,
     )  # fmt: skip
 
 
-def _task(run: RunConfig, sources: list[OpenedShards], state: TrainState | None) -> Task:
+def _task(run: RunConfig, datasets: list[OpenedShards], state: TrainState | None) -> Task:
     if isinstance(run.model, DiTModelConfig):
         facts = None if state is None else state.facts
-        return GeneratorTask(run, run.model, distributed.device(), sources, facts)
+        return GeneratorTask(run, run.model, distributed.device(), datasets, facts)
     return TokenizerTask(run, run.model, distributed.device())
 
 
-def _describe(run: RunConfig, sources: list[OpenedShards]) -> list[dict[str, Any]]:
+def _describe(run: RunConfig, datasets: list[OpenedShards]) -> list[dict[str, Any]]:
     return [
         {
             "path": source.path,
@@ -135,14 +139,14 @@ def _describe(run: RunConfig, sources: list[OpenedShards]) -> list[dict[str, Any
             "samples": opened.index.samples,
             "fps": opened.index.video.fps,
         }
-        for source, opened in zip(run.data.shards, sources)
+        for source, opened in zip(run.data.shards, datasets)
     ]
 
 
 def _progress(
-    state: TrainState | None, sources: list[OpenedShards], data: list[dict[str, Any]]
+    state: TrainState | None, datasets: list[OpenedShards], data: list[dict[str, Any]]
 ) -> Progress:
-    start = LoaderState.start(sources)
+    start = LoaderState.start(datasets)
     if state is None:
         return Progress(0, 0.0, 0, start)
     loader = LoaderState.from_json(state.loader)
@@ -152,10 +156,10 @@ def _progress(
 
 
 def _train_loader(
-    run: RunConfig, task: Task, sources: list[OpenedShards], state: LoaderState
+    run: RunConfig, task: Task, datasets: list[OpenedShards], state: LoaderState
 ) -> TrainLoader:
     return TrainLoader(
-        sources,
+        datasets,
         task.reader(),
         seed=run.seed,
         rank=distributed.rank(),
@@ -169,16 +173,21 @@ def _train_loader(
     )
 
 
-def _val_loader(run: RunConfig, task: Task) -> EvalLoader | None:
+def _held_out(run: RunConfig, task: Task) -> ClipReader | None:
+    """A window of every held-out sample, the same ones every time."""
     if run.data.val_shards is None:
         return None
-    return EvalLoader(
-        open_shards(run.data.val_shards, 1.0, run.data.io_retries),
-        task.reader(),
-        seed=run.seed,
+    dataset = open_shards(run.data.val_shards, 1.0, run.data.io_retries)
+    read = task.reader()
+    return ClipReader(
+        dataset,
+        one_per_sample(dataset.index, read.frames, run.seed),
+        read,
+        batch=run.train.eval_batch,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
-        batch=run.train.eval_batch,
+        workers=run.data.workers,
+        prefetch=run.data.prefetch,
     )
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from coordtok import distributed
-from coordtok.data.loader import Batch, EvalLoader, SkippedSample
+from coordtok.data.clip_reader import ClipBatch, ClipReader
+from coordtok.data.loader import Batch
+from coordtok.data.sample import SkippedSample
 from coordtok.errors import TrainingError
 from coordtok.train.tasks.task import Task
 
@@ -25,10 +26,10 @@ class Look(NamedTuple):
     clips: int
     skipped: tuple[SkippedSample, ...]
     rows: list[np.ndarray]
-    """(F, H, W, 3) uint8: the picture lines of the first clips in index order."""
+    """(F, H, W, 3) uint8: the picture lines of the first clips by number."""
 
 
-def validate(task: Task, engine: Any, loader: EvalLoader, shown: int) -> Look:
+def validate(task: Task, engine: Any, reader: ClipReader, shown: int) -> Look:
     """Scores of all held-out clips, and a picture of the first `shown`.
 
     Sums are exact, so their order, and the number of ranks, does not show.
@@ -36,7 +37,7 @@ def validate(task: Task, engine: Any, loader: EvalLoader, shown: int) -> Look:
     Raises:
         UserError: on all ranks, what went wrong with the data of any.
     """
-    look = _look(task, engine, loader, shown)
+    look = _look(task, engine, reader, shown)
     if not look.clips:
         raise TrainingError("data.val_shards has no readable clip; rebuild it or set it to null")
     return look
@@ -46,27 +47,34 @@ def look_at_training(task: Task, engine: Any, batch: Batch, count: int, shown: i
     """The same for the first `count` clips of each rank's last micro-batch."""
     count = min(count, len(batch.ids))
     data = {name: value[:count] for name, value in batch.data.items()}
-    data["valid"] = torch.ones(count, dtype=torch.bool)
-    return _look(task, engine, [Batch(data, batch.ids[:count], ())], shown)
+    first, step = distributed.rank(), distributed.world_size()
+    numbers = {place: first + step * place for place in range(count)}
+    return _look(task, engine, [ClipBatch(data, batch.ids[:count], (), numbers, {})], shown)
 
 
-def _look(task: Task, engine: Any, batches: Iterable[Batch], shown: int) -> Look:
-    scores: list[dict[str, float]] = []
-    pictures: list[list[np.ndarray]] = []
+def _look(task: Task, engine: Any, batches: Iterable[ClipBatch], shown: int) -> Look:
+    scores: dict[int, dict[str, float]] = {}
+    pictures: dict[int, list[np.ndarray]] = {}
     skipped: list[SkippedSample] = []
     engine.eval()
     remaining = iter(batches)
     # Together, because the ranks meet in every forward pass: one without clips would be missed.
     while (batch := distributed.together(lambda: next(remaining, None))) is not None:
         skipped += batch.skipped
-        for score in filter(None, task.score(engine, batch)):
-            scores.append(score.values)
-            if len(pictures) < _share(shown):
-                pictures.append(score.rows)
+        for number, score in task.score(engine, batch).items():
+            scores[number] = score.values
+            if len(pictures) < shown:
+                pictures[number] = score.rows
     engine.train()
-    everyones = [values for share in distributed.gather(scores) for values in share]
+    everyones = {n: values for share in distributed.gather(scores) for n, values in share.items()}
     all_skipped = tuple(sample for samples in distributed.gather(skipped) for sample in samples)
-    return Look(_means(everyones), len(everyones), all_skipped, _picture_rows(pictures, shown))
+    first = sorted(everyones)[:shown]
+    return Look(
+        _means(list(everyones.values())),
+        len(everyones),
+        all_skipped,
+        _picture_rows(pictures, first),
+    )
 
 
 def _means(scores: list[dict[str, float]]) -> dict[str, float]:
@@ -74,12 +82,9 @@ def _means(scores: list[dict[str, float]]) -> dict[str, float]:
     return {name: math.fsum(values[name] for values in scores) / len(scores) for name in names}
 
 
-def _share(shown: int) -> int:
-    return math.ceil(shown / distributed.world_size())
-
-
-def _picture_rows(own: list[list[np.ndarray]], shown: int) -> list[np.ndarray]:
-    """Rank r holds the clips r, r + R, ...: read across the ranks they are in index order."""
-    by_rank = distributed.gather(own)
-    in_order = [clips[i] for i in range(_share(shown)) for clips in by_rank if i < len(clips)]
-    return [row for rows in in_order[:shown] for row in rows]
+def _picture_rows(own: dict[int, list[np.ndarray]], wanted: list[int]) -> list[np.ndarray]:
+    """Of the clips `wanted`, in that order; each is some rank's own."""
+    # Every rank sends to every other, so only what is wanted travels.
+    everyones = distributed.gather({number: own[number] for number in wanted if number in own})
+    rows = {number: lines for share in everyones for number, lines in share.items()}
+    return [row for number in wanted for row in rows[number]]

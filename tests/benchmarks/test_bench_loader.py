@@ -5,11 +5,10 @@ import pytest
 
 from coordtok.benchmarks.bench_loader import BASELINE, loader_report, measure_loader
 from coordtok.benchmarks.bench_resume import measure_resume
-from coordtok.benchmarks.loader_clips import ClipSettings, first_windows
-from coordtok.benchmarks.loader_sides import FullSizeVideo, Shards
+from coordtok.benchmarks.loader_sides import ClipSettings, FullSizeVideo, Shards, first_windows
 from coordtok.benchmarks.loader_videos import make_sources, sample_videos
 from coordtok.benchmarks.plain_loader import cut_patches, decode_only, exact_window, read_window
-from coordtok.data.loader import open_shards
+from coordtok.data.shards import open_shards
 from coordtok.errors import ConfigError, DataError
 from data_prep.build_shards import build
 from data_prep.options import BuildOptions, RunOptions

@@ -1,28 +1,25 @@
-"""Which clips are scored, and who reads which."""
+"""Which clips are read: pure functions of the index."""
 
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from coordtok.data.clip_reader import ClipBatch, ClipReader
 from coordtok.data.clips import (
     Clip,
     ClipChoice,
+    WindowChoice,
     draw_clips,
     one_per_sample,
     read_clips,
     to_csv,
 )
-from coordtok.data.index import ShardIndex
-from coordtok.data.loader import EvalLoader, VideoWindows, open_shards
+from coordtok.data.index import SampleEntry, ShardIndex
+from coordtok.data.shards import open_shards
 from coordtok.errors import ConfigError, DataError
 
 FRAMES = 8
-READ = VideoWindows(FRAMES, 16, 24)
 WINDOWS = 13 + 1 + 0 + 5 + 2 + 9 + 1
 """Of 8 frames in samples of 20, 8, 5, 12, 9, 16 and 8."""
 
@@ -34,27 +31,6 @@ def index(clip_shards: Path) -> ShardIndex:
 
 def lengths(clips: list[Clip], index: ShardIndex) -> list[int]:
     return [index.shards[clip.shard].samples[clip.sample].frames for clip in clips]
-
-
-def read(folder: Path, clips: list[Clip], **options: int) -> list[ClipBatch]:
-    return list(ClipReader(open_shards(str(folder)), clips, READ, **{"batch": 2, **options}))
-
-
-def videos(batches: list[ClipBatch]) -> dict[int, np.ndarray]:
-    return {
-        number: batch.video_BTHW3[place].numpy()
-        for batch in batches
-        for place, number in batch.numbers.items()
-    }
-
-
-def test_every_sample_once_as_validation_reads_it(clip_shards: Path, index: ShardIndex) -> None:
-    clips = one_per_sample(index, FRAMES, seed=3)
-    own = videos(read(clip_shards, clips))
-    loader = EvalLoader(open_shards(str(clip_shards)), READ, seed=3, rank=0, world_size=1, batch=1)
-    theirs = [batch.data["video"][0].numpy() for batch in loader]
-    assert len(own) == len(theirs) == 7
-    assert all((own[number] == video).all() for number, video in enumerate(theirs))
 
 
 def test_samples_without_a_frame(tmp_path: Path, write_clip_shards: Callable[..., Path]) -> None:
@@ -131,48 +107,53 @@ def test_one_way_to_choose_clips() -> None:
         ClipChoice(number=0)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("ranks", [1, 2, 3, 9])
-def test_ranks_share_whole_batches(
-    clip_shards: Path, index: ShardIndex, ranks: int, workers: int
-) -> None:
-    """Batch b is the same tensor whoever reads it."""
-    clips = one_per_sample(index, FRAMES, seed=0)
-    alone = read(clip_shards, clips)
-    for rank in range(ranks):
-        own = read(clip_shards, clips, rank=rank, world_size=ranks, workers=workers)
-        expected = alone[rank::ranks]
-        assert len(own) == len(expected)
-        for found, batch in zip(own, expected):
-            assert torch.equal(found.video_BTHW3, batch.video_BTHW3)
-            assert (found.numbers, found.frames_B) == (batch.numbers, batch.frames_B)
+def video(frames: int, key: str = "key") -> SampleEntry:
+    return SampleEntry(key, frames, {"npy": (512, 1)})
 
 
-def test_frames_are_those_of_the_list(
-    clip_shards: Path, index: ShardIndex, moving_noise: Callable[..., np.ndarray]
-) -> None:
-    clips = [Clip(0, 0, 0, 8), Clip(0, 0, 11, 8), Clip(0, 1, 2, 3), Clip(1, 2, 4, 5)]
-    batches = read(clip_shards, clips, batch=3)
-    found = videos(batches)
-    assert (found[0] == moving_noise(0, 20, 16, 24)[:8]).all()
-    assert (found[1] == moving_noise(0, 20, 16, 24)[11:19]).all()
-    assert (found[2][:3] == moving_noise(2, 5, 16, 24)[2:5]).all()
-    assert (found[3][:5] == moving_noise(5, 16, 16, 24)[4:9]).all()
-    assert [batch.frames_B for batch in batches] == [[8, 8, 3], [5, 8, 8]]
+@pytest.mark.parametrize(
+    ("frames", "starts"),
+    [(0, [0]), (5, [0]), (8, [0]), (9, [0, 1]), (16, [0, 8]), (21, [0, 8, 13]), (24, [0, 8, 16])],
+)
+def test_all_windows_cover_every_frame_and_are_full(frames: int, starts: list[int]) -> None:
+    assert WindowChoice().starts(video(frames), 8) == starts
 
 
-def test_damaged_samples_are_named(tmp_path: Path, write_clip_shards: Callable[..., Path]) -> None:
-    folder = write_clip_shards(tmp_path / "shards", damaged=(1, 4))
-    clips = one_per_sample(open_shards(str(folder)).index, FRAMES, seed=0)
-    batches = read(folder, clips)
-    assert len(videos(batches)) == 5
-    skipped = [sample for batch in batches for sample in batch.skipped]
-    assert {sample.key for sample in skipped} == {"clip1", "clip4"}
+def test_random_windows_depend_on_seed_and_key_and_nothing_else() -> None:
+    choice = WindowChoice(4, seed=3)
+    starts = choice.starts(video(1000), 8)
+    assert starts == sorted(set(starts))
+    assert len(starts) == 4
+    assert starts == choice.starts(video(1000), 8)
+    assert starts != WindowChoice(4, seed=4).starts(video(1000), 8)
+    assert starts != choice.starts(video(1000, "other"), 8)
+    more = WindowChoice(9, seed=3).starts(video(1000), 8)
+    assert set(starts) <= set(more)
 
 
-def test_what_a_reader_refuses(clip_shards: Path) -> None:
-    source = open_shards(str(clip_shards))
-    with pytest.raises(DataError, match="16 x 24"):
-        ClipReader(source, [], VideoWindows(8, 32, 24), batch=1)
-    with pytest.raises(ConfigError, match="batch is 0"):
-        ClipReader(source, [], READ, batch=0)
+def test_no_window_comes_twice() -> None:
+    assert WindowChoice(50).starts(video(10), 8) == [0, 1, 2]
+    assert WindowChoice(50).starts(video(8), 8) == [0]
+    assert WindowChoice(50).starts(video(3), 8) == [0]
+    assert WindowChoice(50).starts(video(0), 8) == [0]
+
+
+def test_the_windows_of_a_shard_are_clips(index: ShardIndex) -> None:
+    assert WindowChoice().of_shard(index, 0, FRAMES) == [
+        *(Clip(0, 0, start, FRAMES) for start in (0, 8, 12)),
+        Clip(0, 1, 0, 5),
+        *(Clip(0, 2, start, FRAMES) for start in (0, 1)),
+        Clip(0, 3, 0, FRAMES),
+    ]
+
+
+def test_parsing() -> None:
+    assert WindowChoice.parse("all", 1) == WindowChoice(None, 1)
+    assert WindowChoice.parse("8", 0) == WindowChoice(8, 0)
+    assert [str(WindowChoice()), str(WindowChoice(8))] == ["all", "8"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "few", "", "1.5", "²"])
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="windows is"):
+        WindowChoice.parse(text, 0)

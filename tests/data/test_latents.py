@@ -10,9 +10,12 @@ from safetensors.torch import save
 
 from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex, VideoSpec
 from coordtok.data.latents import LatentSpec, TriplaneReader
-from coordtok.data.loader import LoaderState, TrainLoader, VideoWindows, open_shards
+from coordtok.data.loader import TrainLoader
 from coordtok.data.member import StoredSample, UnreadableSample
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import open_shards
 from coordtok.data.tars import read_members, write_tar
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import DataError
 from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.checksums import sha256_of_file
@@ -28,7 +31,6 @@ SPEC = LatentSpec(
     std={"xy": (1.0, 2.0), "yt": (1.0, 1.0), "xt": (3.0, 1.0)},
 )
 READ = TriplaneReader(SPEC)
-RNG = np.random.default_rng
 
 
 def planes(number: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -82,7 +84,7 @@ def entry(path: Path) -> ShardEntry:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_planes_come_back_bit_for_bit_as_float32(dtype: torch.dtype) -> None:
     stored = planes(3, dtype)
-    read = READ(sample(5, safetensors=save(stored), json=b'{"class": 7}'), RNG(0))
+    read = READ(sample(5, safetensors=save(stored), json=b'{"class": 7}'))
     assert read["num_frames"] == 5
     assert read["label"] == 7
     for name, plane in stored.items():
@@ -91,7 +93,7 @@ def test_planes_come_back_bit_for_bit_as_float32(dtype: torch.dtype) -> None:
 
 
 def test_a_blank_has_the_form_of_a_sample() -> None:
-    read, blank = READ(sample(safetensors=save(planes())), RNG(0)), READ.blank()
+    read, blank = READ(sample(safetensors=save(planes()))), READ.blank()
     assert blank.keys() == read.keys()
     for name in SPEC.shapes:
         assert blank[name].shape == read[name].shape
@@ -126,7 +128,7 @@ NAN = planes()["yt"].index_fill(0, torch.tensor(1), float("nan"))
 )
 def test_what_cannot_be_used_is_unreadable(content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableSample, match=reason):
-        READ(sample(safetensors=content), RNG(0))
+        READ(sample(safetensors=content))
 
 
 @pytest.mark.parametrize(("classes", "fits"), [(None, True), (8, True), (7, False)])
@@ -134,20 +136,20 @@ def test_a_class_that_the_model_lacks_is_an_error(classes: int | None, fits: boo
     stored = sample(safetensors=save(planes()), json=b'{"class": 7}')
     read = TriplaneReader(SPEC, classes)
     if fits:
-        assert read(stored, RNG(0))["label"] == 7
+        assert read(stored)["label"] == 7
         return
     with pytest.raises(DataError, match=r"key is of class 7, but model\.classes is 7"):
-        read(stored, RNG(0))
+        read(stored)
 
 
 def test_samples_without_planes_or_of_impossible_frames() -> None:
     with pytest.raises(UnreadableSample, match=r"no planes, only \.json \.mp4"):
-        READ(sample(mp4=b"", json=b"{}"), RNG(0))
+        READ(sample(mp4=b"", json=b"{}"))
     for frames in (0, 9):
         with pytest.raises(UnreadableSample, match=f"of {frames} frames, not of 1 to 8"):
-            READ(sample(frames, safetensors=save(planes())), RNG(0))
+            READ(sample(frames, safetensors=save(planes())))
     with pytest.raises(UnreadableSample, match="json is damaged"):
-        READ(sample(safetensors=save(planes()), json=b"[]"), RNG(0))
+        READ(sample(safetensors=save(planes()), json=b"[]"))
 
 
 def test_the_spec_comes_back_from_an_index_and_is_in_its_fingerprint() -> None:

@@ -2,14 +2,15 @@
 
 import itertools
 import logging
-from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 
-from coordtok.data.loader import EvalLoader, LoaderState, TrainLoader, VideoWindows, open_shards
+from coordtok.data.loader import TrainLoader
 from coordtok.data.order import Cursor, sample_rng
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import CheckpointError, ConfigError, DataError
 
 READ = VideoWindows(frames=4, height=2, width=4)
@@ -24,13 +25,6 @@ def train_loader(*folders, read=READ, rank=0, ranks=1, micro_batch=1, **options)
         world_size=ranks,
         micro_batch=micro_batch,
         **settings,
-    )
-
-
-def eval_loader(folder, rank=0, ranks=1, batch=1, read=READ, **options) -> EvalLoader:
-    opened = open_shards(str(folder))
-    return EvalLoader(
-        opened, read, **({"seed": 0} | options), rank=rank, world_size=ranks, batch=batch
     )
 
 
@@ -99,9 +93,8 @@ def test_a_lane_without_readable_samples(write_shards, tmp_path):
 def test_shards_of_another_frame_size(write_shards, tmp_path):
     folder = write_shards(tmp_path, (2,), 1)
     other = VideoWindows(4, 8, 4)
-    for make in (train_loader, eval_loader):
-        with pytest.raises(DataError, match=r"frames of 2 x 4 .*the model takes 8 x 4"):
-            make(folder, read=other)
+    with pytest.raises(DataError, match=r"frames of 2 x 4 .*the model takes 8 x 4"):
+        train_loader(folder, read=other)
 
 
 def test_uneven_lanes_are_warned_about_once(write_shards, tmp_path, caplog):
@@ -127,59 +120,3 @@ def test_a_state_of_other_lanes_is_refused(write_shards, tmp_path):
     state = LoaderState(8, ((Cursor(0, 0, 0),) * 3,))
     with pytest.raises(CheckpointError, match="1 datasets in 3 lanes, this run has 1 in 2"):
         train_loader(write_shards(tmp_path, (2, 2), 2), state=state)
-
-
-SIZES = (5, 0, 4, 3, 6)
-KEYS = [f"s{shard:03d}-{i:03d}" for shard, size in enumerate(SIZES) for i in range(size)]
-DAMAGED = ["s002-001", "s004-005"]
-
-
-@pytest.fixture
-def held_out(write_shards, tmp_path) -> Path:
-    return write_shards(tmp_path, SIZES, 1, damaged=DAMAGED[:1], damaged_headers=DAMAGED[1:])
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 25])
-@pytest.mark.parametrize("batch", [1, 4])
-def test_evaluation_reads_every_sample_once(held_out, ranks, batch):
-    windows, skipped, lengths = {}, Counter(), set()
-    seen = Counter()
-    for rank in range(ranks):
-        loader = eval_loader(held_out, rank, ranks, batch)
-        batches = list(loader)
-        lengths |= {len(batches), len(loader)}
-        for one in batches:
-            assert one.data["video"].shape == (batch, 4, 2, 4, 3)
-            assert one.data["valid"].dtype == torch.bool
-            assert one.data["num_frames"].tolist() == [4] * batch
-            skipped.update(sample.key for sample in one.skipped)
-            for sample, video, valid in zip(one.ids, one.data["video"], one.data["valid"]):
-                if valid:
-                    seen[sample.key] += 1
-                    windows[sample.key] = video.tolist()
-    assert len(lengths) == 1
-    assert seen == Counter(set(KEYS) - set(DAMAGED))
-    assert skipped == Counter(DAMAGED)
-    (alone,) = eval_loader(held_out, batch=len(KEYS))
-    assert [sample.key for sample in alone.ids] == KEYS
-    assert windows == {
-        sample.key: video.tolist()
-        for sample, video, valid in zip(alone.ids, alone.data["video"], alone.data["valid"])
-        if valid
-    }
-
-
-def test_rank_r_evaluates_samples_r_and_every_world_size_further(held_out):
-    batches = list(eval_loader(held_out, rank=1, ranks=4, batch=2))
-    assert [sample.key for batch in batches for sample in batch.ids][:5] == KEYS[1::4]
-    assert [valid for batch in batches for valid in batch.data["valid"].tolist()] == [
-        key not in DAMAGED for key in KEYS[1::4]
-    ] + [False] * (len(batches) * 2 - len(KEYS[1::4]))
-
-
-def test_evaluation_draws_the_same_windows_each_time(held_out):
-    loader = eval_loader(held_out, batch=3)
-    first, again = (torch.cat([batch.data["video"] for batch in loader]) for _ in range(2))
-    assert torch.equal(first, again)
-    other = torch.cat([batch.data["video"] for batch in eval_loader(held_out, batch=3, seed=1)])
-    assert not torch.equal(first, other)

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordtok.data.loader import LoaderState, OpenedShards, TrainLoader, VideoWindows, open_shards
+from coordtok.data.loader import TrainLoader
 from coordtok.data.order import START, LaneOrder, choose_dataset, shared_lanes
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import OpenedShards, open_shards
+from coordtok.data.video_reader import VideoWindows
 
 READ = VideoWindows(frames=4, height=2, width=4)
 

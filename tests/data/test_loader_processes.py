@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.data.loader import EvalLoader, LoaderState, TrainLoader, VideoWindows, open_shards
-from coordtok.data.sequence import Item, SampleId
+from coordtok.data.loader import TrainLoader
+from coordtok.data.sample import Item, SampleId
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.data.workers import read_ahead
 from coordtok.errors import DataError
 
@@ -26,7 +29,9 @@ PROGRAM = """
 import multiprocessing
 import signal
 import sys
-from coordtok.data.loader import TrainLoader, VideoWindows, open_shards
+from coordtok.data.loader import TrainLoader
+from coordtok.data.shards import open_shards
+from coordtok.data.video_reader import VideoWindows
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda *_: None)
@@ -286,21 +291,3 @@ def any_runs(pids: list[int]) -> bool:
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return any(map(is_running, pids))
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_evaluation_is_the_same_with_workers(folder, workers):
-    def batches(workers):
-        loader = EvalLoader(
-            open_shards(str(folder)),
-            READ,
-            seed=0,
-            rank=1,
-            world_size=2,
-            batch=3,
-            workers=workers,
-        )
-        assert len(list(loader)) == len(loader)
-        return [(batch.ids, batch.skipped, batch.data["video"].tolist()) for batch in loader]
-
-    assert batches(workers) == batches(0)

@@ -10,6 +10,7 @@ from coordtok.data.order import (
     Cursor,
     LaneOrder,
     choose_dataset,
+    draw_start,
     next_position,
     sample_rng,
     shared_lanes,
@@ -194,3 +195,9 @@ def test_permutations_are_uniform():
     )
     counts = np.array([firsts[i] for i in range(6)])
     assert ((counts - 100) ** 2 / 100).sum() < 20.5  # chi-squared, 5 degrees: 0.1 %
+
+
+def test_a_window_is_drawn_anywhere_in_its_sample():
+    starts = {draw_start(np.random.default_rng(seed), 11, 4) for seed in range(60)}
+    assert starts == set(range(8))
+    assert draw_start(np.random.default_rng(0), 3, 4) == 0

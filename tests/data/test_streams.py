@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordtok.data.clip_reader import ClipReader
+from coordtok.data.clips import one_per_sample
 from coordtok.data.index import INDEX_NAME
-from coordtok.data.loader import EvalLoader, TrainLoader, VideoWindows, open_shards
-from coordtok.data.shards import load_index
+from coordtok.data.loader import TrainLoader
+from coordtok.data.shards import load_index, open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import DataError
 from coordtok.video.codec import encode_raw
 from tests.support.object_store import put_in_place_of_s3
@@ -152,11 +155,10 @@ def test_a_stream_is_read_by_workers(folder, remote):
 
 def test_a_stream_is_evaluated(folder, remote):
     def batches(location):
-        loader = EvalLoader(open_shards(location), READ, seed=0, rank=1, world_size=2, batch=2)
-        return [
-            [(b.ids, b.data["video"].tolist(), b.data["valid"].tolist()) for b in loader]
-            for _ in range(2)
-        ]
+        opened = open_shards(location)
+        clips = one_per_sample(opened.index, READ.frames, seed=0)
+        reader = ClipReader(opened, clips, READ, rank=1, world_size=2, batch=2)
+        return [[(b.ids, b.data["video"].tolist(), b.numbers) for b in reader] for _ in range(2)]
 
     first, second = batches(remote)
     assert first == second == batches(str(folder))[0]
@@ -231,10 +233,10 @@ def test_nothing_is_decoded_while_skipping_to_a_position(folder, monkeypatch):
     expected = take(loader(str(folder), state), 1)
     read = []
     monkeypatch.setattr(
-        "coordtok.data.loader.VideoWindows.__call__",
-        lambda self, sample, rng, whole=VideoWindows.__call__: (
+        "coordtok.data.video_reader.VideoWindows.__call__",
+        lambda self, sample, start, whole=VideoWindows.__call__: (
             read.append(sample.entry.key),
-            whole(self, sample, rng),
+            whole(self, sample, start),
         )[1],
     )
     assert take(loader(f"pipe:cat {folder}/{{name}}", state), 1) == expected

@@ -13,7 +13,6 @@ from coordtok.errors import DataError
 from coordtok.video.codec import encode_h264, encode_raw
 
 READ = VideoWindows(frames=4, height=16, width=32)
-RNG = np.random.default_rng
 
 
 def video(frames: int, height: int = 16, width: int = 32) -> np.ndarray:
@@ -41,28 +40,24 @@ def sample(frames: int, **files: bytes) -> StoredSample:
 
 
 @pytest.mark.parametrize("encode", [mp4, encode_raw])
-def test_a_window_is_consecutive_frames_at_a_drawn_place(encode):
+def test_a_window_is_consecutive_frames_from_any_place(encode):
     ext = "mp4" if encode is mp4 else "npy"
     stored = sample(11, **{ext: encode(video(11))})
-    starts = set()
-    for seed in range(60):
-        read = READ(stored, RNG(seed))
+    for start in range(8):
+        read = READ(stored, start)
         assert read["video"].shape == (4, 16, 32, 3)
         assert read["video"].dtype == np.uint8
         assert read["num_frames"] == 4
-        first = round((int(read["video"][0, 0, 0, 0]) - 10) / 5)
         np.testing.assert_allclose(
-            read["video"].astype(int), video(11)[first : first + 4], atol=0 if ext == "npy" else 2
+            read["video"].astype(int), video(11)[start : start + 4], atol=0 if ext == "npy" else 2
         )
-        starts.add(first)
-    assert starts == set(range(8))
 
 
 @pytest.mark.parametrize("ext", ["mp4", "npy"])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_a_short_sample_is_followed_by_zeros(ext, frames):
     content = (mp4 if ext == "mp4" else encode_raw)(video(frames))
-    read = READ(sample(frames, **{ext: content}), RNG(0))
+    read = READ(sample(frames, **{ext: content}), 0)
     assert read["num_frames"] == frames
     assert read["video"].shape == (4, 16, 32, 3)
     assert not read["video"][frames:].any()
@@ -78,7 +73,7 @@ def test_of_raw_frames_only_the_window_is_read():
         read_bytes.append(buffer.nbytes)
         buffer[:] = content[offset : offset + buffer.nbytes]
 
-    READ(StoredSample(stored.entry, read_into), RNG(0))
+    READ(StoredSample(stored.entry, read_into), 0)
     assert sum(read_bytes) <= 4 * 16 * 32 * 3 + 1024
 
 
@@ -94,11 +89,11 @@ def test_of_raw_frames_only_the_window_is_read():
 )
 def test_labels(text, label):
     stored = sample(4, npy=encode_raw(video(4)), json=text.encode())
-    assert READ(stored, RNG(0))["label"] == label
+    assert READ(stored, 0)["label"] == label
 
 
 def test_without_json_there_is_no_label():
-    assert READ(sample(4, npy=encode_raw(video(4))), RNG(0))["label"] == -1
+    assert READ(sample(4, npy=encode_raw(video(4))), 0)["label"] == -1
 
 
 @pytest.mark.parametrize(
@@ -127,11 +122,11 @@ def test_without_json_there_is_no_label():
 )
 def test_what_cannot_be_used_is_unreadable(frames, files, reason):
     with pytest.raises(UnreadableSample, match=reason):
-        READ(sample(frames, **files), RNG(0))
+        READ(sample(frames, **files), max(0, frames - READ.frames))
 
 
 def test_a_blank_has_the_form_of_a_window():
-    window = READ(sample(4, npy=encode_raw(video(4)), json=json.dumps({}).encode()), RNG(0))
+    window = READ(sample(4, npy=encode_raw(video(4)), json=json.dumps({}).encode()), 0)
     blank = READ.blank()
     assert blank.keys() == window.keys()
     assert blank["video"].shape == window["video"].shape

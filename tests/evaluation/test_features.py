@@ -189,7 +189,8 @@ def test_only_clips_that_are_long_enough_are_compared(save: Save) -> None:
     taker = FeatureTaker.load(choice, (4, 6, 10), "cpu")
     video = ramp(clips=3)
     video[0, 2:] = 0  # its padding
-    batch = ClipBatch(video, [2, 4, 4], {0: 5, 1: 6, 2: 7})
+    data = {"video": video, "num_frames": torch.tensor([2, 4, 4])}
+    batch = ClipBatch(data, (), (), {0: 5, 1: 6, 2: 7}, {})
     sets: dict[int, dict[int, np.ndarray]] = {}
     taker.add(sets, batch)
     assert {length: list(found) for length, found in sets.items()} == {2: [5, 6, 7], 4: [6, 7]}

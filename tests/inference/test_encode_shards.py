@@ -17,14 +17,15 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from coordtok.data.clip_reader import ClipReader
+from coordtok.data.clips import WindowChoice, one_per_sample
 from coordtok.data.index import INDEX_NAME, ShardIndex
 from coordtok.data.latents import LatentSpec, TriplaneReader
-from coordtok.data.loader import EvalLoader, TrainLoader
+from coordtok.data.loader import TrainLoader
 from coordtok.data.shards import open_shards
 from coordtok.errors import CheckpointError, ConfigError, DataError
 from coordtok.inference import latent_shard
 from coordtok.inference.encode_shards import Encoding, Summary
-from coordtok.inference.window_choice import WindowChoice
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.write import write_export
@@ -147,14 +148,12 @@ def test_damage_is_found_by_verify_shards(
 def test_loaders_read_them(latents: Path) -> None:
     source, found = open_shards(str(latents)), tensors(latents)
     read = TriplaneReader(LatentSpec.of(source.index, source.location))
-    loader = EvalLoader(source, read, seed=0, rank=0, world_size=1, batch=2)
     seen = set()
-    for batch in loader:
-        for place, sample_id in enumerate(batch.ids):
-            if batch.data["valid"][place]:
-                seen.add(sample_id.key)
-                for name in ("xy", "yt", "xt"):
-                    assert torch.equal(batch.data[name][place], found[sample_id.key][name])
+    for batch in ClipReader(source, one_per_sample(source.index, read.frames, 0), read, batch=2):
+        for place in batch.numbers:
+            seen.add(key := batch.ids[place].key)
+            for name in ("xy", "yt", "xt"):
+                assert torch.equal(batch.data[name][place], found[key][name])
     assert seen == set(found)
     train = TrainLoader(
         [source], read, seed=0, rank=0, world_size=1, micro_batch=2, workers=1, prefetch=2,

@@ -12,7 +12,7 @@ import torch
 from coordtok.config.load import build
 from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.loader import Batch
-from coordtok.data.sequence import SampleId
+from coordtok.data.sample import SampleId
 from coordtok.errors import ConfigError
 from coordtok.geometry.patches import gather
 from coordtok.geometry.pixels import from_uint8

@@ -16,10 +16,12 @@ import torch
 
 from coordtok import distributed
 from coordtok.config.schema import DiTModelConfig, RunConfig
-from coordtok.data.info import NO_LABEL
+from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.latents import LatentSpec, TriplaneReader
-from coordtok.data.loader import Batch, OpenedShards, SampleId
+from coordtok.data.loader import Batch
 from coordtok.data.order import sample_rng
+from coordtok.data.sample import NO_LABEL, SampleId
+from coordtok.data.shards import OpenedShards
 from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
 from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import CheckpointError, ConfigError
@@ -51,7 +53,7 @@ class GeneratorTask:
         run: RunConfig,
         model: DiTModelConfig,
         device: torch.device,
-        sources: list[OpenedShards],
+        datasets: list[OpenedShards],
         facts: dict[str, Any] | None = None,
     ) -> None:
         """facts: those of the checkpoint that goes on; made from the shards by default.
@@ -62,11 +64,11 @@ class GeneratorTask:
         """
         self.run, self.model, self.device = run, model, device
         self.score_settings: dict[str, Any] = {}
-        specs = [LatentSpec.of(source.index, source.location) for source in sources]
-        self._check(specs[0], sources[0].location)
+        specs = [LatentSpec.of(dataset.index, dataset.location) for dataset in datasets]
+        self._check(specs[0], datasets[0].location)
         self.spec = specs[0]
-        self.facts = facts or _facts(specs, [source.weight for source in sources])
-        specs[0].check_tokenizer(TokenizerId(**self.facts["tokenizer"]), sources[0].location)
+        self.facts = facts or _facts(specs, [dataset.weight for dataset in datasets])
+        specs[0].check_tokenizer(TokenizerId(**self.facts["tokenizer"]), datasets[0].location)
         statistics = LatentStatistics.from_dict(self.facts["statistics"])
         self.statistics = statistics.to(device)
 
@@ -148,20 +150,18 @@ class GeneratorTask:
         return float(flow_loss(predicted_BM, velocity_target(data_BM, noise_BM)))
 
     @torch.no_grad()
-    def score(self, engine: Any, batch: Batch) -> list[ClipScore | None]:
+    def score(self, engine: Any, batch: ClipBatch) -> dict[int, ClipScore]:
         """The loss at one time and noise of each clip, the same every time, beside that of
         predicting the mean velocity, which is zero between normalised noise and latents."""
         draws = [self._draw(sample, "validation") for sample in batch.ids]
-        loss_B = self._flow_loss(engine, batch, draws, self._labels(batch))
+        loss_B = self._flow_loss(engine, batch, draws, self._labels(batch)).tolist()
         data_BM, noise_BM, _ = self._path(batch, draws)
         target_BM = velocity_target(data_BM, noise_BM)
-        mean_B = flow_loss(torch.zeros_like(target_BM), target_BM)
-        return [
-            ClipScore({"loss": loss, "loss_mean_velocity": mean}, []) if valid else None
-            for loss, mean, valid in zip(
-                loss_B.tolist(), mean_B.tolist(), batch.data["valid"].tolist()
-            )
-        ]
+        mean_B = flow_loss(torch.zeros_like(target_BM), target_BM).tolist()
+        return {
+            number: ClipScore({"loss": loss_B[place], "loss_mean_velocity": mean_B[place]}, [])
+            for place, number in batch.numbers.items()
+        }
 
     def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
         """Samples of the averaged weights, one a line: frames if the tokenizer is at hand, else

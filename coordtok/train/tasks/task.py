@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.loader import Batch
-from coordtok.data.sequence import SampleReader
+from coordtok.data.sample import SampleReader
 from coordtok.train.ema import EMA
 
 
@@ -50,8 +51,8 @@ class Task(Protocol):
         """Loss on a fixed input: what a checkpoint's weights must reproduce when loaded."""
         ...
 
-    def score(self, engine: Any, batch: Batch) -> list[ClipScore | None]:
-        """Of each clip; None for those that only fill up the batch."""
+    def score(self, engine: Any, batch: ClipBatch) -> dict[int, ClipScore]:
+        """Of each clip that is there, by its number."""
         ...
 
     def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:

@@ -13,8 +13,10 @@ import torch
 
 from coordtok import distributed
 from coordtok.config.schema import RunConfig, TokenizerModelConfig
-from coordtok.data.loader import Batch, VideoWindows
+from coordtok.data.clip_reader import ClipBatch
+from coordtok.data.loader import Batch
 from coordtok.data.order import sample_rng
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import ConfigError
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.draw import draw_points, draw_slabs
@@ -139,18 +141,19 @@ class TokenizerTask:
         return float(mse_per_clip(*self._patches(engine, video_BTHW3, index_BN3, frames_B)))
 
     @torch.no_grad()
-    def score(self, engine: Any, batch: Batch) -> list[ClipScore | None]:
+    def score(self, engine: Any, batch: ClipBatch) -> dict[int, ClipScore]:
         """PSNR in dB of all frames of each clip, beside that of showing its mean frame; a line of
         originals and one of reconstructions."""
         video_BTHW3 = batch.data["video"].to(self.device)
         predicted_BTHW3 = self._reconstruct(engine, video_BTHW3, batch.data["num_frames"])
         target_BTHW3 = from_uint8(video_BTHW3)
-        return [
-            _score(predicted_BTHW3[i, :frames], target_BTHW3[i, :frames]) if valid else None
-            for i, (frames, valid) in enumerate(
-                zip(batch.data["num_frames"].tolist(), batch.data["valid"].tolist())
+        frames_B = batch.data["num_frames"].tolist()
+        return {
+            number: _score(
+                *(each[place, : frames_B[place]] for each in (predicted_BTHW3, target_BTHW3))
             )
-        ]
+            for place, number in batch.numbers.items()
+        }
 
     def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
         """None: a tokenizer makes nothing of its own."""

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from coordtok.data.loader import LoaderState, open_shards
 from coordtok.data.order import Cursor
+from coordtok.data.sequence import LoaderState
+from coordtok.data.shards import open_shards
 from coordtok.errors import CheckpointError
 
 STATE = LoaderState(
