@@ -83,9 +83,9 @@ class Report:
         self.tokens = self.clips * tokens_per_clip
         pixels = self.encoded * self.height * self.width
         self.bits_per_pixel = self.tokens * self.channels * BITS / pixels
-        for moment, source, output in zip(part.moments, part.source, part.output):
-            if moment.denominator == 1:
-                self._score(int(moment), _psnr(output, source))
+        for time, source, output in zip(part.times, part.source, part.output):
+            if time.denominator == 1:
+                self._score(int(time), _psnr(output, source))
             else:
                 self.in_between += 1
 

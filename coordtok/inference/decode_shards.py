@@ -166,8 +166,8 @@ class _Decoder:
             return
         how = self._request.decoding
         frames = self._request.frames
-        moments = map(frames.moment, frames.within(0, max(clip.frames for clip in clips)))
-        wanted = [int(moment) for moment in moments]
+        times = map(frames.time, frames.within(0, max(clip.frames for clip in clips)))
+        wanted = [int(time) for time in times]
         planes = Triplane(
             *(torch.from_numpy(np.stack([clip.planes[name] for clip in clips])) for name in PLANES)
         )

@@ -1,4 +1,4 @@
-"""Which moments of a video are wanted, when nobody knows yet how many frames it has."""
+"""Which times of a video are wanted, before its number of frames is known."""
 
 import re
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ _HIGHEST_RATE = 64  # frames out of one; a window's output has to fit into memor
 
 @dataclass(frozen=True)
 class FrameRange:
-    """The moments start, start + step, ... up to the last frame below stop, counted in frames from
+    """The times start, start + step, ... up to the last frame below stop, counted in frames from
     0; None is the video's end. With a step that is not whole some lie between two frames."""
 
     start: int = 0
@@ -42,7 +42,7 @@ class FrameRange:
         return cls(int(start or 0), int(stop) if stop else None, int(step) if step else 1)
 
     def at_rate(self, text: str) -> "FrameRange":
-        """As many times the moments as `text` says: a number above 1, like 2, 2.5 or 5/2."""
+        """Times so many to the frame: `text` is a number above 1, like 2, 2.5 or 5/2."""
         try:
             rate = Fraction(text) if len(text) <= _LONGEST_NUMBER else Fraction(0)
         except (ValueError, ZeroDivisionError):
@@ -60,22 +60,22 @@ class FrameRange:
 
     @property
     def tick(self) -> Fraction:
-        """All moments are multiples of it; 1 where none lies between frames."""
+        """All times are multiples of it; 1 where none lies between frames."""
         return Fraction(1, Fraction(self.step).denominator)
 
     def within(self, first: Fraction | int, end: int) -> range:
-        """Which moments (0 is the first of all) lie from `first` on and up to frame `end` - 1."""
+        """The numbers (0 is the first of all) of the times from `first` up to frame `end` - 1."""
         last = (end if self.stop is None else min(end, self.stop)) - 1
         return range(
             max(0, ceil(Fraction(first - self.start) / self.step)),
             int((last - self.start) // self.step) + 1,
         )
 
-    def moment(self, number: int) -> Fraction:
+    def time(self, number: int) -> Fraction:
         return Fraction(self.start + number * self.step)
 
     def ends_by(self, first: Fraction | int) -> bool:
-        """Whether no moment from `first` on is wanted."""
+        """Whether no time from `first` on is wanted."""
         return self.stop is not None and not self.within(first, self.stop)
 
     def check(self, total: int) -> None:

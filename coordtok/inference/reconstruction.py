@@ -32,7 +32,7 @@ Fit = Literal["crop", "tile"]
 class Reconstruction(NamedTuple):
     """The wanted frames of one window, as they were and as the tokens give them back."""
 
-    moments: tuple[Fraction, ...]
+    times: tuple[Fraction, ...]
     """Where they are in the video, in frames from 0."""
     source: Film
     """(F, H, W, 3) RGB, as it was encoded: after cropping, if the video was cropped. Between two
@@ -75,11 +75,11 @@ def reconstruct(
 
     fit: "crop" scales every frame so that it covers the model's size and cuts off what hangs over;
     "tile" keeps the video's own size and covers it with tiles of the model's, so that memory holds
-    two windows of full-size frames. frames: the wanted ones, all by default; also moments between
+    two windows of full-size frames. frames: the wanted ones, all by default; also times between
     them, which take memory as frames do. on_read: called after each frame that was read.
 
     Raises:
-        ConfigError: moments between frames, of a model that has none, or too large a batch.
+        ConfigError: times between frames, of a model that has none, or too large a batch.
         DataError: the video cannot be read, or lacks wanted frames, or changes size under "tile",
             or does not fit into memory.
         CheckpointError: the model's output is not finite.
@@ -92,7 +92,7 @@ def reconstruct(
     if wanted.tick != 1:
         check_between(model.config)
     for window in windows(video, wanted, model.config.frames, prepare, on_read):
-        if window.moments:
+        if window.times:
             with naming(video.path):
                 result = _reconstruct(model, window, decoding or Decoding())
             yield result
@@ -103,7 +103,7 @@ def _as_is(picture: Picture) -> Picture:
 
 
 def _reconstruct(model: CoordTok, window: Window, decoding: Decoding) -> Reconstruction:
-    moments = window.moments
+    times = window.times
     source = _source(window)
     output = np.empty_like(source)
     size = (model.config.height, model.config.width)
@@ -115,17 +115,17 @@ def _reconstruct(model: CoordTok, window: Window, decoding: Decoding) -> Reconst
             pixels = _through(model, torch.from_numpy(clips), window, decoding)
         if pixels is None:
             raise CheckpointError(
-                f"the model's output for frames {moments[0]} to {moments[-1]} is not finite: "
+                f"the model's output for frames {times[0]} to {times[-1]} is not finite: "
                 "use --dtype float32 or an export of an earlier step"
             )
         for tile, clip in zip(part, pixels):
             lay(output, tile, clip)
-    return Reconstruction(moments, source, output, window.fresh, len(places))
+    return Reconstruction(times, source, output, window.fresh, len(places))
 
 
 def _source(window: Window) -> Film:
-    """The frames at or before the wanted moments, copied only where one is needed twice."""
-    held = [int(moment) - window.first for moment in window.moments]
+    """The frames at or before the wanted times, copied only where one is needed twice."""
+    held = [int(time) - window.first for time in window.times]
     step = max(1, held[1] - held[0]) if len(held) > 1 else 1
     run = range(held[0], held[-1] + 1, step)
     return window.film[run.start : run.stop : step] if held == list(run) else window.film[held]
@@ -149,12 +149,12 @@ def _enough_memory(tiles_at_once: int) -> Iterator[None]:
 def _through(
     model: CoordTok, clips_BTHW3: torch.Tensor, window: Window, decoding: Decoding
 ) -> Film | None:
-    """The wanted moments of some clips, (B, F, H, W, 3), or None where one is not finite."""
-    local = [moment - window.first for moment in window.moments]
-    between = any(moment.denominator != 1 for moment in local)
+    """The wanted times of some clips, (B, F, H, W, 3), or None where one is not finite."""
+    local = [time - window.first for time in window.times]
+    between = any(time.denominator != 1 for time in local)
     pixels = model.decode(
         model.encode(clips_BTHW3, [window.real] * len(clips_BTHW3)),
-        None if between else [int(moment) for moment in local],
+        None if between else [int(time) for time in local],
         decoding.points_per_pass,
         times=local if between else None,
         grouping=decoding.grouping,

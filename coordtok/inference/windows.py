@@ -1,8 +1,8 @@
 """A video in windows of as many frames as a model takes, read once and in order.
 
-The last window may be shorter. Windows without a wanted moment are read past and not kept. Where
-moments between frames are wanted, a window begins with the last frame of the one before, so that
-each moment has both its neighbours in one window.
+The last window may be shorter. Windows without a wanted time are read past and not kept. Where
+times between frames are wanted, a window begins with the last frame of the one before, so that
+each time has both its neighbours in one window.
 
 Shapes: T frames of a window, H rows, W columns, 3 colours.
 """
@@ -31,7 +31,7 @@ class Window(NamedTuple):
     real: int
     fresh: int
     """Real frames that the window before does not hold."""
-    moments: tuple[Fraction, ...]
+    times: tuple[Fraction, ...]
     """Wanted ones, those up to the last frame of the window before left out."""
 
 
@@ -51,8 +51,8 @@ def windows(
             if wanted.within(unseen, first + length):
                 film, read = _fill(first, map(prepare, part), length)
                 fresh = read - (_overlap(wanted) if first else 0)
-                moments = tuple(map(wanted.moment, wanted.within(unseen, first + read)))
-                yield Window(first, film, read, fresh, moments)
+                times = tuple(map(wanted.time, wanted.within(unseen, first + read)))
+                yield Window(first, film, read, fresh, times)
             else:
                 read = sum(1 for _ in part)
             if read < length:

@@ -48,13 +48,13 @@ def test_what_is_refused(text: str) -> None:
 @pytest.mark.parametrize("length", [1, 4, 8, 100])
 def test_windows_share_out_the_frames(wanted: FrameRange, length: int) -> None:
     parts = [wanted.within(first, first + length) for first in range(0, 40, length)]
-    found = [wanted.moment(number) for part in parts for number in part]
+    found = [wanted.time(number) for part in parts for number in part]
     whole = [frame for frame in found if frame < 40]
     assert whole == list(range(wanted.start, wanted.stop or 40, wanted.step))
 
 
 @pytest.mark.parametrize(
-    ("text", "rate", "moments"),
+    ("text", "rate", "times"),
     [
         ("3:6", "2", [3, 3.5, 4, 4.5, 5]),
         ("3:", "2.5", [3, 3.4, 3.8, 4.2, 4.6, 5, 5.4, 5.8]),
@@ -63,13 +63,13 @@ def test_windows_share_out_the_frames(wanted: FrameRange, length: int) -> None:
         ("0:7:5", "5/2", [0, 2, 4, 6]),
     ],
 )
-def test_moments_between_frames(text: str, rate: str, moments: list[float]) -> None:
+def test_times_between_frames(text: str, rate: str, times: list[float]) -> None:
     wanted = FrameRange.parse(text).at_rate(rate)
     total = 7 if wanted.stop is None else 100
     numbers = wanted.within(0, total)
-    assert [float(wanted.moment(number)) for number in numbers][: len(moments)] == moments
+    assert [float(wanted.time(number)) for number in numbers][: len(times)] == times
     if wanted.stop is not None:
-        assert len(numbers) == len(moments)
+        assert len(numbers) == len(times)
         wanted.check(wanted.stop)
     # None is lost where windows meet, on whichever side.
     for middle in range(total):
@@ -77,7 +77,7 @@ def test_moments_between_frames(text: str, rate: str, moments: list[float]) -> N
         assert [*low, *high] == list(numbers)
 
 
-def test_moments_that_a_short_video_lacks() -> None:
+def test_times_that_a_short_video_lacks() -> None:
     wanted = FrameRange(0, 4, 5).at_rate("2")  # 0 and 2.5
     wanted.check(4)
     with pytest.raises(DataError, match="the video has 3,"):

@@ -74,7 +74,7 @@ def video(tmp_path_factory: pytest.TempPathFactory, write_video: WriteVideo) -> 
 
 def joined(parts: Iterator[Reconstruction]) -> tuple[list[int], np.ndarray, np.ndarray]:
     kept = list(parts)
-    frames = [int(moment) for part in kept for moment in part.moments]
+    frames = [int(time) for part in kept for time in part.times]
     return (
         frames,
         np.concatenate([part.source for part in kept]),
@@ -201,51 +201,51 @@ def whole_films(model: CoordTok, pictures: np.ndarray, starts: Sequence[int]) ->
 
 
 @pytest.mark.parametrize("frames", [9, 15, 16, 20])
-def test_moments_between_frames_come_from_windows_that_share_one(
+def test_times_between_frames_come_from_windows_that_share_one(
     tmp_path: Path, write_video: WriteVideo, thin: CoordTok, frames: int
 ) -> None:
     video = open_video(write_video(tmp_path / "a.mkv", frames, 16, 24, **LOSSLESS))
     pictures = np.stack(list(video.frames()))
     parts = list(reconstruct(thin, video, frames=FrameRange().at_rate("2")))
-    moments = [moment for part in parts for moment in part.moments]
-    assert moments == [Fraction(half, 2) for half in range(2 * frames - 1)]
+    times = [time for part in parts for time in part.times]
+    assert times == [Fraction(half, 2) for half in range(2 * frames - 1)]
     held = np.concatenate([part.source for part in parts])
-    np.testing.assert_array_equal(held, pictures[[int(moment) for moment in moments]])
+    np.testing.assert_array_equal(held, pictures[[int(time) for time in times]])
     starts = range(0, frames - 1, 7)
     assert sum(part.encoded for part in parts) == frames
     assert len(parts) == len(starts)
     with torch.no_grad():
         planes = whole_films(thin, pictures, starts)
     for part, first, each in zip(parts, starts, planes):
-        assert first <= part.moments[0] <= first + Fraction(1, 2)
-        local = [moment - first for moment in part.moments]
+        assert first <= part.times[0] <= first + Fraction(1, 2)
+        local = [time - first for time in part.times]
         expected = to_uint8(thin.decode(each, times=local))[0].numpy()
         assert np.abs(part.output.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("text", ["9:11", "0:20:7", "15:", "6:8", "7:9"])
-def test_chosen_moments_equal_those_of_the_whole(
+def test_chosen_times_equal_those_of_the_whole(
     thin: CoordTok, video: SourceVideo, text: str
 ) -> None:
     whole, some = (
         {
-            moment: picture
+            time: picture
             for part in reconstruct(thin, video, frames=frames.at_rate("4"))
-            for moment, picture in zip(part.moments, part.output)
+            for time, picture in zip(part.times, part.output)
         }
         for frames in (FrameRange(), FrameRange.parse(text))
     )
     wanted = FrameRange.parse(text).at_rate("4")
-    assert list(some) == [wanted.moment(number) for number in wanted.within(0, 20)]
-    for moment in set(some) & set(whole):
-        assert np.abs(some[moment].astype(int) - whole[moment]).max() <= 1
+    assert list(some) == [wanted.time(number) for number in wanted.within(0, 20)]
+    for time in set(some) & set(whole):
+        assert np.abs(some[time].astype(int) - whole[time]).max() <= 1
     assert set(some) <= set(whole)
 
 
 @pytest.mark.parametrize(
     ("text", "read"), [("0:1", 8), ("1:7", 8), ("1:8", 8), ("1:9", 15), (":", 20)]
 )
-def test_no_more_is_read_than_moments_need(
+def test_no_more_is_read_than_times_need(
     thin: CoordTok, video: SourceVideo, text: str, read: int
 ) -> None:
     wanted, count = FrameRange.parse(text).at_rate("2"), []
@@ -254,7 +254,7 @@ def test_no_more_is_read_than_moments_need(
     assert frames_to_read(wanted, 8) in (read, None)
 
 
-def test_models_without_moments_between_frames(model: CoordTok, video: SourceVideo) -> None:
+def test_models_without_times_between_frames(model: CoordTok, video: SourceVideo) -> None:
     single = CoordTok(replace(CONFIG, frames=1, video_patch=(1, 8, 8), decoder_patch=(1, 4, 8)))
     for each in (model, single):
         with pytest.raises(ConfigError, match="times between frames need a model of several"):
@@ -333,7 +333,7 @@ class Growing(SourceVideo):
 
 def test_sizes_that_change(video: SourceVideo, mirror: Mirror) -> None:
     growing = Growing(video.path)
-    assert len(next(reconstruct(mirror, growing)).moments) == 2
+    assert len(next(reconstruct(mirror, growing)).times) == 2
     with pytest.raises(DataError, match="changes at frame 1"):
         next(reconstruct(mirror, growing, fit="tile"))
 
