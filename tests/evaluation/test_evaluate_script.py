@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from coordtok import distributed
 from coordtok.evaluation.contact_sheet import MARGIN
 from coordtok.evaluation.metrics import motion, psnr, ssim
 from coordtok.geometry.pixels import from_uint8
@@ -52,7 +53,7 @@ def run(
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr(script.distributed, "setup", lambda: None)
+    monkeypatch.setattr(distributed, "setup", lambda: None)
 
     def call(**changed: Any) -> int:
         options = {
