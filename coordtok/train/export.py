@@ -21,7 +21,8 @@ from coordtok.pretrained.read import first_difference
 from coordtok.pretrained.write import check_target, write_export
 from coordtok.train.checkpoint import TrainState, find_damage, read_state
 from coordtok.train.ema import has_ema, read_ema
-from coordtok.train.weights import find_checkpoint, read_masters
+from coordtok.train.masters import read_masters
+from coordtok.train.weights import find_checkpoint
 
 
 def export_checkpoint(

@@ -3,13 +3,10 @@
 DeepSpeed's own files are pickles: read only checkpoints you trust.
 """
 
-import contextlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
 from coordtok.config.load import build
 from coordtok.config.schema import ModelConfig, RunConfig
@@ -17,6 +14,7 @@ from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import CONFIG, WEIGHTS
 from coordtok.pretrained.read import read_export
 from coordtok.train.checkpoint import MANIFEST, committed, read_state
+from coordtok.train.masters import read_masters
 
 
 class Weights(NamedTuple):
@@ -48,9 +46,3 @@ def read_weights(path: str) -> Weights:
     checkpoint = find_checkpoint(path)
     run = build(RunConfig, read_state(checkpoint).config)
     return Weights(run.model, read_masters(checkpoint))
-
-
-def read_masters(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The fp32 master weights by parameter name."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        return get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), tag=checkpoint.name)

@@ -1,0 +1,152 @@
+"""How DeepSpeed lays out the weights that it trains; no other file knows.
+
+Every rank's optimiser owns a slice of each flattened parameter in fp32 (the parameter's master), of
+some parameters none. Beside them are the weights that compute, in the precision that computes.
+
+ZeRO 1 and 2 cut all parameters, laid end to end, into one range per rank, so that a slice begins
+anywhere; each rank computes with whole parameters. ZeRO 3 cuts each parameter into equal shares and
+pads the last; a rank computes with its share, from which whole parameters are gathered, and keeps
+small parameters whole beside it.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+from coordtok import distributed
+from coordtok.train.slices import Slice
+
+
+class Masters:
+    """The fp32 masters of an engine and the weights that compute, by parameter name."""
+
+    def __init__(self, engine: Any) -> None:
+        self._layouts: dict[str, _Fragment | _Share] = {
+            name: _Share(parameter, engine.optimizer)
+            if hasattr(parameter, "ds_id")
+            else _Fragment(parameter)
+            for name, parameter in engine.module.named_parameters()
+        }
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of the whole parameters."""
+        return {name: layout.shape for name, layout in self._layouts.items()}
+
+    def slices(self) -> dict[str, Slice]:
+        """What this rank's optimiser owns: views of the masters (copies on the device where they
+        are offloaded to the host)."""
+        owned = {name: layout.master() for name, layout in self._layouts.items()}
+        return {name: piece for name, piece in owned.items() if piece is not None}
+
+    @torch.no_grad()
+    def write(self, name: str, value: torch.Tensor) -> None:
+        """Give a parameter the whole fp32 `value`, in its master and in the weights that compute.
+
+        All ranks hold the same `value`, and each writes what it owns."""
+        self._layouts[name].write(value)
+
+    @contextmanager
+    @torch.no_grad()
+    def replaced(self, slices: Mapping[str, Slice]) -> Iterator[None]:
+        """Compute with `slices`, laid out as `slices()`, instead of the weights that compute, which
+        come back bit for bit; the masters stay as they are. All ranks enter and leave together."""
+        kept = []
+        for name, layout in self._layouts.items():
+            own = slices.get(name, Slice(0, torch.empty(0)))
+            for computing, value in layout.computing(own):
+                kept.append((computing, computing.clone()))
+                computing.copy_(value)
+        try:
+            yield
+        finally:
+            for computing, weights in reversed(kept):  # two of a parameter may share memory
+                computing.copy_(weights)
+
+
+class _Fragment(NamedTuple):
+    """A parameter under ZeRO 1 and 2, DeepSpeed's BF16_Optimizer included."""
+
+    parameter: Any
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.parameter.shape
+
+    def master(self) -> Slice | None:
+        mapping = self.parameter._hp_mapping
+        if mapping is None:
+            return None
+        return Slice(mapping.lp_fragment_address.start, mapping.get_hp_fragment())
+
+    def write(self, value: torch.Tensor) -> None:
+        self.parameter.data.copy_(value)
+        own = self.master()
+        if own is not None:
+            own.values.copy_(value.flatten()[own.start : own.start + own.values.numel()])
+
+    def computing(self, own: Slice) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each tensor that holds weights of the parameter on this rank, and the values for it, of
+        which this rank has its `own`."""
+        weights = self.parameter.data
+        yield weights, _whole(own, weights.numel(), weights.device).view_as(weights)
+
+
+class _Share(NamedTuple):
+    """A parameter under ZeRO 3."""
+
+    parameter: Any
+    optimizer: Any
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.parameter.ds_shape
+
+    def master(self) -> Slice | None:
+        padded = self.optimizer.get_local_fp32_param(self.parameter)
+        start = distributed.rank() * padded.numel()
+        owned = max(0, min(padded.numel(), self.parameter.ds_numel - start))
+        return Slice(start, padded[:owned]) if owned else None
+
+    def write(self, value: torch.Tensor) -> None:
+        share = self.parameter.ds_tensor.numel()
+        padded = value.new_zeros(share * distributed.world_size())
+        padded[: value.numel()] = value.flatten()
+        own = padded[distributed.rank() * share :][:share]
+        self.optimizer.set_local_hp_param(own, self.parameter)
+        self.parameter.ds_tensor.data.copy_(own)
+        if self._stays_whole:
+            self.parameter.data.copy_(value)
+
+    def computing(self, own: Slice) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """As `_Fragment.computing`."""
+        if self._stays_whole:
+            weights = self.parameter.data
+            yield weights, _whole(own, weights.numel(), weights.device).view_as(weights)
+        yield self.parameter.ds_tensor.data.flatten()[: own.values.numel()], own.values
+
+    @property
+    def _stays_whole(self) -> bool:
+        return self.parameter.numel() == self.parameter.ds_numel
+
+
+def _whole(own: Slice, size: int, device: torch.device) -> torch.Tensor:
+    """The ranks' slices of one flattened parameter, put together on all of them."""
+    whole = torch.zeros(size, device=device)
+    whole[own.start : own.start + own.values.numel()] = own.values
+    return distributed.sum_over_ranks(whole)
+
+
+def read_masters(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The whole fp32 masters in a checkpoint of any ZeRO stage and number of ranks.
+
+    DeepSpeed's own files are pickles: read only checkpoints you trust.
+    """
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
