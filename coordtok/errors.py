@@ -36,8 +36,8 @@ class TrainingError(UserError):
 
 
 def one_line(text: object) -> str:
-    r"""`text` on one line, and safe to print: strangers' names may hold newlines, which would break
-    a log's lines, and codes that command a terminal, which become \x1b and the like."""
+    r"""`text` on one line, and safe to print: names out of files may hold newlines, which would
+    break a log's lines, and codes that command a terminal, which become \x1b and the like."""
     line = " ".join(str(text).split())
     if line.isprintable():
         return line

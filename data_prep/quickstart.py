@@ -30,7 +30,7 @@ HELD_OUT_FRAMES = "200:250"
 def build_if_missing(run: RunConfig) -> None:
     """Build the sample shards if `run` reads them and they are not there yet."""
     samples = load_config("quickstart").data
-    wanted = {source.path for source in run.data.shards} | {run.data.val_shards}
+    wanted = {dataset.path for dataset in run.data.shards} | {run.data.val_shards}
     if wanted & {samples.shards[0].path, samples.val_shards}:
         build()
 
@@ -55,8 +55,8 @@ def _build_side(names: tuple[str, ...], output: str, options: list[str]) -> None
     with TemporaryDirectory() as folder:
         listing = Path(folder) / "videos.txt"
         listing.write_text("".join(f"{_sample_video(name)}\n" for name in names))
-        source = ["--dataset", "list", "--input", str(listing), "--output", output]
-        code = build_shards.main([*source, *options])
+        videos = ["--dataset", "list", "--input", str(listing), "--output", output]
+        code = build_shards.main([*videos, *options])
     if code:
         raise DataError(f"the sample shards {output} could not be built; see the error above")
 

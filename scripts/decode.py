@@ -55,14 +55,14 @@ def main() -> None:
     decoding = Decoding(args.points_per_pass, args.grouping, args.batch)
     request = DecodeRequest(args.num, FrameRange.parse(args.frames), decoding)
     distributed.setup()
-    source = distributed.together(lambda: open_shards(args.latents))
+    shards = distributed.together(lambda: open_shards(args.latents))
     model = distributed.together(
         lambda: CoordTok.from_pretrained(
             args.model, args.device or distributed.device(), DTYPES.get(args.compute_dtype)
         )
     )
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))
-    files = decode(model, tokenizer, source, args.output, request, progress=distributed.is_main())
+    files = decode(model, tokenizer, shards, args.output, request, progress=distributed.is_main())
     if distributed.is_main():
         print(f"{args.output}: {files} videos")
 

@@ -96,7 +96,7 @@ def main() -> None:
     choice = WindowChoice.parse(args.windows, args.seed)
     how = Encoding(choice, args.store_dtype, args.batch, workers)
     distributed.setup()
-    source = distributed.together(lambda: open_shards(args.shards))
+    shards = distributed.together(lambda: open_shards(args.shards))
     model = distributed.together(
         lambda: CoordTok.from_pretrained(
             args.model, args.device or distributed.device(), DTYPES.get(args.compute_dtype)
@@ -105,7 +105,7 @@ def main() -> None:
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))
     start = time.monotonic()
     summary, encoded = encode(
-        model, tokenizer, source, args.output, how, progress=distributed.is_main()
+        model, tokenizer, shards, args.output, how, progress=distributed.is_main()
     )
     if distributed.is_main():
         print(summary_line(summary, args.output, encoded, time.monotonic() - start))

@@ -1,4 +1,4 @@
-"""How close moments between two frames come to what was there.
+"""How close frames decoded between two encoded ones come to the real ones.
 
 Of clips with twice the frames that a model takes, every second frame is encoded; the frames left
 out lie half-way between two encoded ones, and are decoded there. They are compared with what needs

@@ -22,7 +22,7 @@ from coordtok.benchmarks.phases import Clock, Timed
 from coordtok.benchmarks.synthetic import write_noise_latents, write_noise_shards
 from coordtok.benchmarks.table import Report, table
 from coordtok.config.load import to_dict
-from coordtok.config.schema import DiTModelConfig, RunConfig, ShardSource
+from coordtok.config.schema import DatasetConfig, DiTModelConfig, RunConfig
 from coordtok.data.index import VideoSpec
 from coordtok.train.engine import Sharding, load_sharding
 from coordtok.train.loop import Trainer
@@ -90,7 +90,7 @@ def trainer_to_measure(
 
 def reading(run: RunConfig, shards: str) -> RunConfig:
     """`run` on shards that were made for it."""
-    return replace(run, tokenizer=None, data=replace(run.data, shards=(ShardSource(shards),)))
+    return replace(run, tokenizer=None, data=replace(run.data, shards=(DatasetConfig(shards),)))
 
 
 def lanes_for(run: RunConfig) -> int:

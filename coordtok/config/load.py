@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from coordtok.config.schema import RunConfig, ShardSource
+from coordtok.config.schema import DatasetConfig, RunConfig
 from coordtok.errors import ConfigError, one_line
 
 T = TypeVar("T")
@@ -134,8 +134,8 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
 
 
 def _convert(value: Any, hint: Any, path: str) -> Any:
-    if hint == tuple[ShardSource, ...]:
-        return _shard_sources(value, path)
+    if hint == tuple[DatasetConfig, ...]:
+        return _datasets(value, path)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} is {value!r}; it must be a section of keys")
@@ -177,15 +177,15 @@ def _scalar(value: Any, hint: type, path: str) -> Any:
     return value
 
 
-def _shard_sources(value: Any, path: str) -> tuple[ShardSource, ...]:
+def _datasets(value: Any, path: str) -> tuple[DatasetConfig, ...]:
     """A path, or a list of paths and `{path, weight}` sections."""
-    sources = []
+    datasets = []
     for item in value if isinstance(value, list | tuple) else [value]:
         section = {"path": item} if isinstance(item, str) else item
         if not isinstance(section, Mapping):
             raise ConfigError(f"{path} has {item!r}; name a folder or URL, or path and weight")
-        sources.append(build(ShardSource, section, f"{path}."))
-    return tuple(sources)
+        datasets.append(build(DatasetConfig, section, f"{path}."))
+    return tuple(datasets)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -155,7 +155,7 @@ ModelConfig = TokenizerModelConfig | DiTModelConfig
 
 
 @dataclass(frozen=True)
-class ShardSource:
+class DatasetConfig:
     """One dataset of a mixture."""
 
     path: str
@@ -177,7 +177,7 @@ class DataConfig:
     """Which shards are read, and how. Nothing here but `shards` and `shuffle_block` changes the
     order of the clips."""
 
-    shards: tuple[ShardSource, ...]
+    shards: tuple[DatasetConfig, ...]
     """What to train on: a folder or URL, or a list of these and of sections `{path, weight}`."""
     val_shards: str | None = None
     """Held-out shards for validation; null validates on clips just trained on only."""

@@ -62,7 +62,7 @@ def describe_model(folder: Path, model: CoordTok) -> dict[str, Any]:
 def describe_clips(
     choice: ClipChoice, scored: int, unreadable: int, clip_list: str
 ) -> dict[str, Any]:
-    """Which clips; the list's digest tells whether two reports are of the same ones."""
+    """Which clips; two reports are of the same ones if the list's digest is the same."""
     return {
         **choice.describe(),
         "scored": scored,

@@ -83,9 +83,9 @@ class Report:
         self.tokens = self.clips * tokens_per_clip
         pixels = self.encoded * self.height * self.width
         self.bits_per_pixel = self.tokens * self.channels * BITS / pixels
-        for time, source, output in zip(part.times, part.source, part.output):
+        for time, original, output in zip(part.times, part.original, part.output):
             if time.denominator == 1:
-                self._score(int(time), _psnr(output, source))
+                self._score(int(time), _psnr(output, original))
             else:
                 self.in_between += 1
 
@@ -145,8 +145,8 @@ def write_reconstruction(
             model, video, fit=fit, frames=frames, decoding=how, on_read=bar.update
         ):
             report.add(window, tokens_per_clip(model.config))
-            for source, output in zip(window.source, window.output):
-                both.write(np.concatenate([source, output], axis=1))
+            for original, output in zip(window.original, window.output):
+                both.write(np.concatenate([original, output], axis=1))
                 alone.write(output)
         (part / "report.json").write_text(report.to_json(), encoding="utf-8")
     return report
@@ -158,9 +158,9 @@ def tokens_per_clip(config: TokenizerModelConfig) -> int:
     return times * rows + times * columns + rows * columns
 
 
-def _psnr(output_HW3: np.ndarray, source_HW3: np.ndarray) -> float:
-    output, source = (from_uint8(torch.from_numpy(each)) for each in (output_HW3, source_HW3))
-    return psnr(output[None], source[None])
+def _psnr(output_HW3: np.ndarray, original_HW3: np.ndarray) -> float:
+    output, original = (from_uint8(torch.from_numpy(each)) for each in (output_HW3, original_HW3))
+    return psnr(output[None], original[None])
 
 
 def _bar(video: SourceVideo, wanted: FrameRange, length: int, progress: bool) -> tqdm:

@@ -34,7 +34,7 @@ class Reconstruction(NamedTuple):
 
     times: tuple[Fraction, ...]
     """Where they are in the video, in frames from 0."""
-    source: Film
+    original: Film
     """(F, H, W, 3) RGB, as it was encoded: after cropping, if the video was cropped. Between two
     frames it is the earlier one."""
     output: Film
@@ -104,10 +104,10 @@ def _as_is(picture: Picture) -> Picture:
 
 def _reconstruct(model: CoordTok, window: Window, decoding: Decoding) -> Reconstruction:
     times = window.times
-    source = _source(window)
-    output = np.empty_like(source)
+    original = _original(window)
+    output = np.empty_like(original)
     size = (model.config.height, model.config.width)
-    places = tiles((source.shape[1], source.shape[2]), size)
+    places = tiles((original.shape[1], original.shape[2]), size)
     for start in range(0, len(places), decoding.batch):
         part = places[start : start + decoding.batch]
         clips = np.stack([cut(window.film, tile, *size) for tile in part])
@@ -120,10 +120,10 @@ def _reconstruct(model: CoordTok, window: Window, decoding: Decoding) -> Reconst
             )
         for tile, clip in zip(part, pixels):
             lay(output, tile, clip)
-    return Reconstruction(times, source, output, window.fresh, len(places))
+    return Reconstruction(times, original, output, window.fresh, len(places))
 
 
-def _source(window: Window) -> Film:
+def _original(window: Window) -> Film:
     """The frames at or before the wanted times, copied only where one is needed twice."""
     held = [int(time) - window.first for time in window.times]
     step = max(1, held[1] - held[0]) if len(held) > 1 else 1

@@ -1,9 +1,9 @@
 """The files a perceptual distance is read from: where they are looked for, and how they are read
 without trusting them.
 
-Nothing is downloaded: machines that train often cannot, and a metric's weights should be ones that
-somebody chose. A missing file's error says which command gets it. Published files are known by
-their SHA-256; a file of one's own may be named in `perceptual.weights` and is taken as it is.
+Nothing is downloaded: machines that train often cannot, and a metric's weights should be chosen on
+purpose. A missing file's error says which command gets it. Published files are known by their
+SHA-256; a file of one's own may be named in `perceptual.weights` and is taken as it is.
 """
 
 import importlib.util

@@ -77,16 +77,16 @@ def joined(parts: Iterator[Reconstruction]) -> tuple[list[int], np.ndarray, np.n
     frames = [int(time) for part in kept for time in part.times]
     return (
         frames,
-        np.concatenate([part.source for part in kept]),
+        np.concatenate([part.original for part in kept]),
         np.concatenate([part.output for part in kept]),
     )
 
 
 def test_windows_are_what_the_model_gives(model: CoordTok, video: SourceVideo) -> None:
     pictures = np.stack([resize_and_crop(frame, 16, 24) for frame in video.frames()])
-    frames, source, output = joined(reconstruct(model, video))
+    frames, original, output = joined(reconstruct(model, video))
     assert frames == list(range(20))
-    np.testing.assert_array_equal(source, pictures)
+    np.testing.assert_array_equal(original, pictures)
     for first in (0, 8, 16):
         real = min(8, 20 - first)
         clip = np.zeros((1, 8, 16, 24, 3), np.uint8)
@@ -103,8 +103,8 @@ def test_tiles_miss_no_pixel(
     path = write_video(tmp_path / "a.mkv", 9, *size, **LOSSLESS)
     pictures = np.stack(list(open_video(path).frames()))
     parts = reconstruct(mirror, open_video(path), fit="tile", decoding=Decoding(batch=4))
-    _, source, output = joined(parts)
-    np.testing.assert_array_equal(source, pictures)
+    _, original, output = joined(parts)
+    np.testing.assert_array_equal(original, pictures)
     np.testing.assert_array_equal(output, pictures)
     tiles = -(-size[0] // 16) * -(-size[1] // 24)
     assert mirror.real == [8] * tiles + [1] * tiles
@@ -147,9 +147,9 @@ def test_any_number_of_frames(
     tmp_path: Path, write_video: WriteVideo, mirror: Mirror, frames: int
 ) -> None:
     video = open_video(write_video(tmp_path / "a.mkv", frames, **LOSSLESS))
-    numbers, source, output = joined(reconstruct(mirror, video))
+    numbers, original, output = joined(reconstruct(mirror, video))
     assert numbers == list(range(frames))
-    np.testing.assert_array_equal(source, output)
+    np.testing.assert_array_equal(original, output)
     assert sum(mirror.real) == frames
 
 
@@ -209,7 +209,7 @@ def test_times_between_frames_come_from_windows_that_share_one(
     parts = list(reconstruct(thin, video, frames=FrameRange().at_rate("2")))
     times = [time for part in parts for time in part.times]
     assert times == [Fraction(half, 2) for half in range(2 * frames - 1)]
-    held = np.concatenate([part.source for part in parts])
+    held = np.concatenate([part.original for part in parts])
     np.testing.assert_array_equal(held, pictures[[int(time) for time in times]])
     starts = range(0, frames - 1, 7)
     assert sum(part.encoded for part in parts) == frames
