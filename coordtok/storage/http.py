@@ -1,7 +1,8 @@
 """Files below an http(s) URL.
 
 The wanted bytes are asked for by range, so that a resume is a jump; a server that knows no ranges
-sends the file from its start.
+sends the file from its start. (fsspec's own http, tried with our tests, reads neither from such
+servers nor URLs with a query, and tries again what a server refuses for good.)
 """
 
 import re
