@@ -9,8 +9,10 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
+from contextlib import suppress
 from types import FrameType
+
+import psutil
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 POLL_SECONDS = 0.5
@@ -42,51 +44,39 @@ def watch_launcher() -> None:
     Watched are the parent and the parent's parent, as far as they are launchers (`deepspeed` starts
     one process per node, which starts the ranks). A rank started by hand has none.
     """
-    ancestors = _launcher_pids()
-    if ancestors:
-        threading.Thread(target=_exit_when_gone, args=(ancestors,), daemon=True).start()
+    launchers = _launchers()
+    if launchers:
+        threading.Thread(target=_exit_when_gone, args=(launchers,), daemon=True).start()
 
 
-def _launcher_pids() -> list[tuple[int, str]]:
-    """(pid, start time) of the launchers above this process; the start time tells a reused pid."""
-    found = []
-    pid = os.getppid()
-    for _ in range(2):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-            fields = _stat_fields(pid)
-        except OSError:
-            break
-        if not is_launcher(command):
-            break
-        found.append((pid, fields[19]))
-        pid = int(fields[1])
+def _launchers() -> list[psutil.Process]:
+    """The launchers above this process, nearest first."""
+    found: list[psutil.Process] = []
+    with suppress(psutil.Error):  # hidden, or ended meanwhile
+        for process in psutil.Process().parents()[:2]:
+            if not is_launcher(process.cmdline()):
+                break
+            found.append(process)
     return found
 
 
 def is_launcher(command: list[str]) -> bool:
     """Whether a process with these arguments starts and tends ranks. A shell that ran the launcher
     does not: it may end long before a run that was put in the background."""
-    program = os.path.basename(command[0])
+    program = os.path.basename(command[0]) if command else ""
     if program.startswith("python"):
         return any(os.path.basename(argument) in LAUNCHERS for argument in command[1:5])
     return program in LAUNCHERS
 
 
-def _stat_fields(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the command's name: [0] state, [1] parent, [19] start time."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _is_alive(pid: int, started: str) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
-        fields = _stat_fields(pid)
-    except OSError:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return fields[19] == started and fields[0] != "Z"
 
 
-def _exit_when_gone(ancestors: list[tuple[int, str]]) -> None:
-    while all(_is_alive(pid, started) for pid, started in ancestors):
+def _exit_when_gone(launchers: list[psutil.Process]) -> None:
+    while all(map(_is_alive, launchers)):
         time.sleep(POLL_SECONDS)
     os._exit(1)
