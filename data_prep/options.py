@@ -12,7 +12,7 @@ from typing import Any
 from coordtok.cli import Parser
 from coordtok.data.index import DEFAULT_LANES, SHARD_NAME
 from coordtok.errors import ConfigError
-from coordtok.video.codec import PIXEL_FORMATS
+from coordtok.video.pixel_formats import PIXEL_FORMATS
 from coordtok.video.source import RESAMPLERS
 
 DATASETS = ("folder", "ucf101", "kinetics", "list")

@@ -7,9 +7,7 @@ limited range, tagged as such. `raw`: a plain .npy of uint8 (T, H, W, 3).
 
 Decoding a window is the loader's hot path. The packets are demuxed once, which gives the time of
 every frame without trusting the container's frame count, and decoding starts at the key frame at or
-before the window, so that a window is bit for bit the same frames of a full decode. Frames become
-RGB in ffmpeg's `scale` filter, because only there dither can be turned off: then swscale's new
-kernels (from FFmpeg 8 on, still called unstable) round exactly, in a third of the time of the old.
+before the window, so that a window is bit for bit the same frames of a full decode.
 """
 
 import io
@@ -19,23 +17,15 @@ from itertools import islice
 
 import av
 import numpy as np
-from av.filter import Graph
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from coordtok.errors import DataError, one_line
+from coordtok.video.pixel_formats import StoredToRgb, as_planes
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
-PIXEL_FORMATS = ("yuv420p", "yuv444p")
-# Without these flags swscale takes shortcuts that cost 1 to 9 dB of luma; BITEXACT makes every CPU
-# give the same numbers.
-_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-_SHRINK_CHROMA = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | _EXACT
-_TO_RGB = "sws_dither=none:threads=1:flags=bilinear+full_chroma_int+accurate_rnd+bitexact"
-if av.library_versions["libswscale"][0] >= 9:
-    _TO_RGB += "+unstable"
 _MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
 _LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
 
@@ -50,7 +40,7 @@ def encode_h264(frames: Frames, *, crf: float, gop: int, pixel_format: str, fps:
     Args:
         crf: x264's constant rate factor, lower is better; 18 keeps about 40 dB.
         gop: largest distance of key frames, in frames.
-        pixel_format: one of `PIXEL_FORMATS`; yuv420p needs even H and W.
+        pixel_format: one of `pixel_formats.PIXEL_FORMATS`; yuv420p needs even H and W.
     """
     _, height, width, _ = frames.shape
     buffer = io.BytesIO()
@@ -156,23 +146,6 @@ def _pictures(frames: Frames, pixel_format: str) -> Iterator[av.VideoFrame]:
         yield as_planes(reformatter, pixels, pixel_format, number)
 
 
-def as_planes(
-    reformatter: VideoReformatter, pixels: NDArray[np.uint8], pixel_format: str, number: int
-) -> av.VideoFrame:
-    """Frame `number` of a stream, from RGB (H, W, 3): BT.709, limited range, one of
-    `PIXEL_FORMATS`."""
-    picture = reformatter.reformat(
-        av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
-        format=pixel_format,
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=_SHRINK_CHROMA,
-        threads=1,
-    )
-    picture.pts = number
-    return picture
-
-
 def _open(data: bytes) -> av.container.InputContainer:
     """An mp4 as nothing else: ffmpeg would take a stranger's text for a playlist, and read the
     files and hosts it names."""
@@ -227,43 +200,15 @@ def _in_range(
 def _to_rgb(decoded: Iterator[av.VideoFrame], count: int, size: tuple[int, int] | None) -> Frames:
     """Decoded frames as (count, H, W, 3) RGB, or fewer where fewer came."""
     frames = np.empty((0, 0, 0, 3), np.uint8)
-    converter: _Converter | None = None
+    to_rgb: StoredToRgb | None = None
     number = 0
     for number, picture in enumerate(decoded, 1):
-        if converter is None:
+        if to_rgb is None:
             if size is not None:  # again: a picture need not be of the size its container states
                 check_size((picture.height, picture.width), size)
-            converter = _Converter(picture)
+            to_rgb = StoredToRgb(picture)
             frames = np.empty((count, picture.height, picture.width, 3), np.uint8)
-        frames[number - 1] = converter(picture)
-    return frames[:number]
-
-
-class _Converter:
-    """Turns pictures like `first` into RGB, one after the other."""
-
-    def __init__(self, first: av.VideoFrame) -> None:
-        self._form = first.height, first.width, first.format.name
-        self._graph = Graph()
-        self._source = self._graph.add_buffer(
-            width=first.width, height=first.height, format=first.format, time_base=Fraction(1)
-        )
-        self._sink = self._graph.add("buffersink")
-        to_rgb = self._graph.add("scale", _TO_RGB), self._graph.add("format", "pix_fmts=rgb24")
-        self._graph.link_nodes(self._source, *to_rgb, self._sink).configure()
-
-    def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
-        """(H, W, 3), valid until the next call."""
-        height, width, _ = form = picture.height, picture.width, picture.format.name
-        if form != self._form:
+        elif not to_rgb.takes(picture):
             raise UnreadableVideo("its size changes within the video")
-        self._source.push(picture)
-        self._packed = self._sink.pull()
-        assert isinstance(self._packed, av.VideoFrame)
-        rows = _rows(self._packed.planes[0])
-        return rows[:height, : width * 3].reshape(height, width, 3)
-
-
-def _rows(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
-    """A plane's memory, (rows, bytes in a row): writable, and longer than the picture is wide."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
+        frames[number - 1] = to_rgb(picture)
+    return frames[:number]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from coordtok.errors import DataError, one_line
 from coordtok.storage.files import partial_path
-from coordtok.video.codec import as_planes, storable_rate
+from coordtok.video.codec import storable_rate
+from coordtok.video.pixel_formats import as_planes
 
 _ENCODER = {"crf": "14", "preset": "veryfast", "x264-params": "mbtree=0"}
 """x264's macroblock tree reads memory it never wrote: the same pictures would become now one file,

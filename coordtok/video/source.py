@@ -13,23 +13,17 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import ColorTrc, Interpolation, VideoReformatter
+from av.video.reformatter import ColorTrc
 from numpy.typing import NDArray
 from PIL import Image
 
 from coordtok.errors import one_line
 from coordtok.video.codec import UnreadableVideo
+from coordtok.video.pixel_formats import AnyToRgb
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 RESAMPLERS = {"bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}
-# Without FULL_CHR_H_INT swscale is up to 2 levels too dark; by way of planes it is twice as fast.
-_EXACT = (
-    Interpolation.BILINEAR
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT
-)
 _ASSUMED_RATE = Fraction(25)  # for streams that state none
 _LONGEST_PAUSE = 60  # seconds a frame may be held at a fixed rate; beyond it the clock is broken
 _ENOUGH_FRAMES = 0.9  # of what the container promises; fewer means that it was cut off
@@ -66,9 +60,9 @@ class SourceVideo:
             UnreadableVideo: damaged, without a frame, or cut off before its promised end.
         """
         pictures = self._decode() if fps is None else _at_rate(self._decode(), self.fps, fps)
-        upright = _Upright(self._pixel_aspect)
+        to_rgb = AnyToRgb(self._pixel_aspect)
         for frame, _ in pictures:
-            yield upright(frame)
+            yield _upright(to_rgb(frame), frame.rotation)
 
     def _open(self) -> av.container.InputContainer:
         try:
@@ -152,22 +146,10 @@ class _Clock:
         return self._now
 
 
-class _Upright:
-    """Turns decoded frames into upright RGB with square pixels."""
-
-    def __init__(self, pixel_aspect: Fraction) -> None:
-        self._pixel_aspect = pixel_aspect
-        self._to_planes, self._to_packed = VideoReformatter(), VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> Picture:
-        width = max(1, round(frame.width * self._pixel_aspect))
-        planes = self._to_planes.reformat(
-            frame, width=width, format="gbrp", interpolation=_EXACT, threads=1
-        )
-        packed = self._to_packed.reformat(planes, format="rgb24", threads=1)
-        picture = np.asarray(packed.to_ndarray(), dtype=np.uint8)
-        quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as in np.rot90
-        return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+def _upright(picture: Picture, rotation: float) -> Picture:
+    """A picture whose file says that it is to be shown turned by `rotation` degrees."""
+    quarter_turns = round(rotation / 90) % 4  # counterclockwise, as in np.rot90
+    return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
 
 
 def _moving(container: av.container.InputContainer) -> bool:
