@@ -86,12 +86,12 @@ class FeatureTaker:
 
 
 def distances(
-    network: FeatureNetwork, sources: FeatureSets, others: FeatureSets
+    network: FeatureNetwork, some: FeatureSets, others: FeatureSets
 ) -> list[dict[str, Any]]:
     """The Frechet distance at each length, as reports give it."""
     found = []
-    for length, source in sources.items():
-        distance = frechet_distance(_matrix(source), _matrix(others[length]))
+    for length, features in some.items():
+        distance = frechet_distance(_matrix(features), _matrix(others[length]))
         found.append(
             {
                 "features": network.name,

