@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from coordtok.benchmarks.bench_latents import PARTS, SIDES, _turns
-from tests.benchmarks.conftest import finish, start
+from tests.support.ranks import finish
 from tests.support.runs import TINY
 
 SMALL = [
@@ -23,7 +23,7 @@ def test_both_sides_are_measured_in_full(tmp_path: Path, ranks: int, workers: in
     tokenizer.write_text(yaml.safe_dump({**config, "model": TINY["model"]}))
     options = [*SHARDING, "--tokenizer-config", str(tokenizer), "--steps", "2"]
     options += ["--json", str(path), f"data.workers={workers}", *SMALL]
-    output, _ = finish(start("latents", *options, ranks=ranks))
+    output = finish("benchmark.py", "latents", *options, ranks=ranks).stdout()
     stored = json.loads(path.read_text())
     assert stored["command"] == "latents"
     assert stored["settings"]["ranks"] == ranks
@@ -58,7 +58,7 @@ def test_sides_take_turns_of_equal_length() -> None:
     ],
 )
 def test_mistakes_are_one_line(options: list[str], message: str) -> None:
-    _, errors = finish(start("latents", *SHARDING, *options), code=2)
+    errors = finish("benchmark.py", "latents", *SHARDING, *options, code=2).stderr()
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert message in line
     assert "Traceback" not in errors

@@ -15,7 +15,7 @@ from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerId, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
-from tests.benchmarks.conftest import ROOT
+from tests.support.ranks import ROOT
 from tests.support.runs import TINY
 
 REST = {"run_dir": "run", "data": {"shards": "none"}, "train": {"steps": 1, "global_batch": 1}}

@@ -12,7 +12,7 @@ from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import one_per_sample
 from coordtok.data.latents import LatentSpec, TriplaneReader
 from coordtok.data.shards import open_shards
-from tests.benchmarks.conftest import finish, start
+from tests.support.ranks import finish
 
 TINY = [
     "model.frames=8", "model.height=32", "model.width=32", "model.video_patch=[4,8,8]",
@@ -26,7 +26,8 @@ TINY = [
 def test_training_is_measured_in_full(tmp_path: Path, ranks: int) -> None:
     path = tmp_path / "figures.json"
     options = ["--deepspeed", "ds_configs/zero3_fp32.json", "model.video_layers=1", "--steps", "2"]
-    output, _ = finish(start("train", *options, "--json", str(path), *TINY, ranks=ranks))
+    measure = ["train", *options, "--json", path, *TINY]
+    output = finish("benchmark.py", *measure, ranks=ranks).stdout()
     assert "clips/s, peak memory" in output
     figures = json.loads(path.read_text())
     assert figures["command"] == "train"
@@ -49,7 +50,7 @@ def test_training_is_measured_in_full(tmp_path: Path, ranks: int) -> None:
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
-    _, errors = finish(start(*arguments), code=2)
+    errors = finish("benchmark.py", *arguments, code=2).stderr()
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert message in lines[0]
@@ -58,7 +59,7 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
 
 def test_shards_that_are_asked_for_are_read(tmp_path: Path) -> None:
     options = ["--deepspeed", "ds_configs/zero3_fp32.json", f"data.shards={tmp_path / 'none'}"]
-    _, errors = finish(start("train", *options, *TINY), code=2)
+    errors = finish("benchmark.py", "train", *options, *TINY, code=2).stderr()
     assert "none does not exist; build shards there" in errors
 
 
@@ -79,7 +80,7 @@ def test_a_generator_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     options = ["--deepspeed", "ds_configs/zero3_fp32.json", "--config", "dit_tiny", "--steps", "2"]
     small = ["model.dim=16", "model.layers=1", "train.global_batch=2"]
-    finish(start("train", *options, "--json", str(path), *small))
+    finish("benchmark.py", "train", *options, "--json", path, *small)
     assert json.loads(path.read_text())["train"]["clips_per_s"] > 0
 
 

@@ -3,10 +3,7 @@
 import csv
 import importlib.util
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -25,6 +22,7 @@ from coordtok.evaluation.metrics import motion, psnr, ssim
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.tokenizer import CoordTok
 from coordtok.video.mp4 import Mp4Writer
+from tests.support.ranks import finish
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 Run = Callable[..., int]
@@ -200,7 +198,7 @@ def test_generated_videos(run: Run, network: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As the processes of `on_ranks` have: sums depend on how threads share them."""
+    """As the processes of `finish` have: sums depend on how threads share them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -221,8 +219,7 @@ def test_ranks_do_not_show(
     features = {"features": network, "features-size": 0}
     assert run(**what, **features, output=tmp_path / "out1") == 0
     options = {"shards": clip_shards, "device": "cpu", "batch": 2, "output": tmp_path / "out2"}
-    codes, printed = on_ranks(2, {**options, **what, **features})
-    assert codes == [0, 0], printed
+    finish("evaluate.py", *words({**options, **what, **features}), ranks=2)
     names = {path.name for path in (tmp_path / "out1").iterdir()}
     assert len(names) == (3 if generated else 7)
     for name in names:
@@ -236,35 +233,12 @@ def test_ranks_report_an_error_once(
     """Non-finite output of the one rank that has a clip."""
     shards = write_clip_shards(tmp_path / "shards", lengths=(8,))
     options = {"model": not_finite(tiny_export, tmp_path), "shards": shards, "device": "cpu"}
-    codes, printed = on_ranks(2, {**options, "output": tmp_path / "out"})
-    assert codes == [2, 2], printed
+    options["output"] = tmp_path / "out"
+    printed = finish("evaluate.py", *words(options), ranks=2, code=2).output
     assert printed.count("error: ") == 1
     assert "not finite" in printed
     assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
-
-
-def on_ranks(ranks: int, options: dict[str, Any]) -> tuple[list[int], str]:
-    """Run the script in real processes: exit codes, and all that was printed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    base = {
-        **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port, "WORLD_SIZE": str(ranks),
-    }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), *words(options)],
-            env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    printed = "".join(process.communicate(timeout=200)[0] for process in processes)
-    return [process.returncode for process in processes], printed
 
 
 def not_finite(export: Path, tmp_path: Path) -> Path:

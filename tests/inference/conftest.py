@@ -1,9 +1,6 @@
 """A tiny tokenizer, video shards for it, and the latents of them."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,7 +17,6 @@ from coordtok.pretrained.card import Card, Origin, TokenizerId, TokenizerSetting
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
 from coordtok.video.codec import encode_raw
-from tests.support.runs import ROOT, Ranks, free_port
 from tests.support.tiny import DEEP as CONFIG
 
 SIZES = (3, 1, 2, 3)
@@ -104,30 +100,6 @@ def latents(
     folder = tmp_path_factory.mktemp("latents") / "all"
     encode_into(video, folder, Encoding(dtype="float32", batch=2, workers=0))
     return folder
-
-
-def finish(script: str, *arguments: object, ranks: int = 1, code: int = 0) -> str:
-    """Run a script to its end, expect exit `code` of every rank, return what was printed."""
-    base = {
-        **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks),
-    }  # fmt: skip
-    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
-    started = Ranks(
-        [
-            subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(ranks)
-        ]
-    )
-    assert started.wait() == [code] * ranks, started.output
-    return started.output
 
 
 def contents(folder: Path) -> dict[str, bytes]:

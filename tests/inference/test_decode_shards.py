@@ -25,7 +25,8 @@ from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.video.mp4 import write_mp4
-from tests.inference.conftest import contents, film, finish, members, write_video
+from tests.inference.conftest import contents, film, members, write_video
+from tests.support.ranks import finish
 
 Decode = Callable[..., int]
 
@@ -110,7 +111,7 @@ def test_two_ranks_make_the_files_of_one(
     told = ["--model", export, "--latents", latents, "--num", "5", "--frames", ":4"]
     printed = finish(
         "decode.py", *told, "--points-per-pass", "1024", "--output", tmp_path / "two", ranks=2
-    )
+    ).output
     assert printed.count("two: 5 videos") == 1
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one.keys() == two.keys()

@@ -31,7 +31,8 @@ from coordtok.pretrained.card import read_card
 from coordtok.pretrained.write import write_export
 from coordtok.video.codec import encode_raw
 from data_prep.verify_shards import Report, verify
-from tests.inference.conftest import contents, film, finish, members, write_video
+from tests.inference.conftest import contents, film, members, write_video
+from tests.support.ranks import finish
 
 EncodeInto = Callable[[Path | str, Path, Encoding], tuple[Summary, int]]
 HOW = Encoding(dtype="float32", batch=2, workers=0)
@@ -171,7 +172,7 @@ def test_two_ranks_give_the_same_bytes_as_one(
     summary, _ = encode_into(video, tmp_path / "one", how)
     told = ["--model", export, "--shards", video, "--output", tmp_path / "two"]
     told += ["--windows", "2", "--batch", "2", "--seed", "5", "--workers", "2"]
-    printed = finish("encode.py", *told, ranks=2)
+    printed = finish("encode.py", *told, ranks=2).output
     assert printed.count(f"two: {summary.clips} latents in 4 shards, 2 lanes") == 1
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert encode_into(video, tmp_path / "two", how) == (summary, 0)
@@ -346,7 +347,7 @@ def test_another_tokenizer_is_noticed(
     told = ["--output", latents, "--dtype", "float32", "--batch", "2", "--workers", "0"]
     error = finish(
         "encode.py", "--model", tmp_path / "other", "--shards", video, *told, ranks=2, code=2
-    )
+    ).output
     assert error.count("error:") == 1
     assert "was begun with tokenizer" in error
     assert "Traceback" not in error

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -22,6 +21,7 @@ from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings
 from coordtok.pretrained.write import write_export
 from coordtok.video.source import open_video, resize_and_crop
+from tests.support.ranks import finish
 from tests.support.tiny import TINY as CONFIG
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reconstruct.py"
@@ -234,8 +234,7 @@ def test_a_model_that_gives_no_numbers(run: Run, export: Path, tmp_path: Path, c
 
 
 def test_as_a_command(export: Path, film: Path, tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, "--model", export, "--input", film, "--output"]
-    done = subprocess.run([*command, tmp_path / "a"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path}/a: 20 frames of 16 x 24, PSNR ")
-    assert "20/20" in done.stderr  # the progress bar
+    options = ["--model", export, "--input", film, "--output", tmp_path / "a"]
+    done = finish("reconstruct.py", *options)
+    assert done.stdout().startswith(f"{tmp_path}/a: 20 frames of 16 x 24, PSNR ")
+    assert "20/20" in done.stderr()  # the progress bar

@@ -16,8 +16,8 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerId, read_card
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
-from tests.inference.conftest import CONFIG, contents, finish
-from tests.support.runs import ROOT
+from tests.inference.conftest import CONFIG, contents
+from tests.support.ranks import ROOT, finish
 
 MODEL = DiTModelConfig(
     plane_size=CONFIG.plane_size,
@@ -90,7 +90,7 @@ def test_the_folder_says_what_it_holds(run: Callable[..., Path], generator: Path
     run("some", "--sampler", "heun", "--seed", 7, "--num", 2)
     assert contents(folder) == before  # five are there, whatever was asked for last
     arguments = ["--model", generator, "--output", folder, "--save-latents", "--sampler", "heun"]
-    assert "was begun with seed 7, not 0" in finish("sample.py", *arguments, code=2)
+    assert "was begun with seed 7, not 0" in finish("sample.py", *arguments, code=2).stderr()
 
 
 @pytest.mark.parametrize(

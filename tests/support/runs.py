@@ -2,24 +2,21 @@
 
 import io
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import tarfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.tars import index_tar
+from tests.support.ranks import ROOT, Ranks, start
 
-ROOT = Path(__file__).parents[2]
 FP32 = ROOT / "ds_configs/zero3_fp32.json"
 SIZE, FRAMES = 32, 8
 TINY = {
@@ -86,74 +83,21 @@ def val_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_shards(tmp_path_factory.mktemp("shards") / "val", samples=3, lanes=1, seed=1)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@dataclass
-class Ranks:
-    """The processes of one run."""
-
-    processes: list[subprocess.Popen[str]]
-
-    def wait(self, timeout: float = 240) -> list[int]:
-        """Exit code of every rank; `output` holds what all of them printed."""
-        deadline = time.monotonic() + timeout
-        try:
-            outputs = [
-                process.communicate(timeout=deadline - time.monotonic())[0]
-                for process in self.processes
-            ]
-        finally:
-            self.signal(signal.SIGKILL)
-        self.output = "\n".join(outputs)
-        return [process.returncode for process in self.processes]
-
-    def signal(self, number: int, ranks: Sequence[int] | None = None) -> None:
-        for rank, process in enumerate(self.processes):
-            if (ranks is None or rank in ranks) and process.poll() is None:
-                process.send_signal(number)
-
-
 @dataclass
 class Run:
     """A tiny run in its own folder, started as often as a test likes."""
 
     config: Path
     folder: Path
+    started: list[Ranks] = field(default_factory=list)
 
     def start(
-        self,
-        *arguments: str,
-        ranks: int = 1,
-        json: str | Path = FP32,
-        python: Sequence[str] = (),
-        config: str = "",
-        cwd: Path = ROOT,
-        **environment: str,
+        self, *arguments: str, ranks: int = 1, json: str | Path = FP32, config: str = "", **how: Any
     ) -> Ranks:
-        """Start `ranks` processes; `python` are arguments of the interpreter itself."""
-        base = {
-            **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks), **environment,
-        }  # fmt: skip
-        command = [sys.executable, *python, str(ROOT / "scripts/train.py"), "--deepspeed"]
-        command += [str(ROOT / json), "--config", config or str(self.config), *arguments]
-        return Ranks(
-            [
-                subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-                for rank in range(ranks)
-            ]
-        )
+        """Start `ranks` processes; `how`: see `tests.support.ranks.start`."""
+        command = ["--deepspeed", ROOT / json, "--config", config or self.config, *arguments]
+        self.started.append(start("train.py", *command, ranks=ranks, **how))
+        return self.started[-1]
 
     def __call__(
         self, *arguments: str, ranks: int = 1, json: str | Path = FP32, code: int = 0
@@ -174,9 +118,10 @@ class Run:
 
 
 @pytest.fixture
-def new_run(tmp_path: Path, shards: str, val_shards: str) -> Callable[..., Run]:
-    """Function (name, **sections) that makes a run of the tiny model; sections change it."""
-    import yaml
+def new_run(tmp_path: Path, shards: str, val_shards: str) -> Iterator[Callable[..., Run]]:
+    """Function (name, **sections) that makes a run of the tiny model; sections change it. What it
+    still runs after the test is killed."""
+    made: list[Run] = []
 
     def make(name: str = "run", **sections: dict) -> Run:
         folder = tmp_path / name
@@ -189,6 +134,10 @@ def new_run(tmp_path: Path, shards: str, val_shards: str) -> Callable[..., Run]:
             config[section] = {**config.get(section, {}), **values}
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
-        return Run(path, folder)
+        made.append(Run(path, folder))
+        return made[-1]
 
-    return make
+    yield make
+    for run in made:
+        for ranks in run.started:
+            ranks.signal(signal.SIGKILL)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.runs import FRAMES, ROOT, SIZE, Run, add_member, as_npy, write_shards
+from tests.support.ranks import ROOT
+from tests.support.runs import FRAMES, SIZE, Run, add_member, as_npy, write_shards
 from tests.train.test_resume import wait_for_step
 
 NewRun = Callable[..., Run]

@@ -21,7 +21,8 @@ from coordtok.train.export import export_checkpoint
 from coordtok.train.initialise import _check_same_model
 from coordtok.train.tasks.tokenizer import TokenizerTask
 from coordtok.train.weights import read_weights
-from tests.support.runs import ROOT, TINY, Run
+from tests.support.ranks import ROOT
+from tests.support.runs import TINY, Run
 
 NewRun = Callable[..., Run]
 

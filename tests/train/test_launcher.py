@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.runs import FP32, ROOT, Run, free_port
+from tests.support.ranks import ROOT, free_port
+from tests.support.runs import FP32, Run
 from tests.train.test_resume import wait_for_step
 
 NewRun = Callable[..., Run]
@@ -55,7 +56,7 @@ def test_ranks_end_with_their_launcher_and_the_run_goes_on(new_run: NewRun, numb
     assert all_end(family, seconds=30)
     last = max(run.losses())
     again = launch(run, f"train.steps={last + 2}")
-    output = again.communicate(timeout=240)[0]
+    output = again.communicate(timeout=900)[0]
     assert again.returncode == 0, output
     assert list(run.losses()) == list(range(1, last + 3))
 
@@ -66,7 +67,7 @@ def test_sigterm_to_the_launcher_of_a_node_saves(new_run: NewRun) -> None:
     wait_for_step(run, 3)
     node_launcher, *ranks = tree(launched)
     node_launcher.send_signal(signal.SIGTERM)
-    output = launched.communicate(timeout=120)[0]
+    output = launched.communicate(timeout=900)[0]
     assert all_end(ranks, seconds=30)
     step = max(run.losses())
     assert f"asked to stop: saved step {step}" in output

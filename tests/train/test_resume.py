@@ -232,7 +232,7 @@ def checkpoint_step(run: Run) -> int:
     return int(found[0].name.removeprefix("step_")) if found else 0
 
 
-def wait_for_step(run: Run, step: int, timeout: float = 120) -> None:
+def wait_for_step(run: Run, step: int, timeout: float = 600) -> None:
     deadline = time.monotonic() + timeout
     while not (run.folder / "metrics.jsonl").exists() or max(run.losses(), default=0) < step:
         assert time.monotonic() < deadline, "the run did not get to work"
