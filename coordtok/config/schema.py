@@ -182,7 +182,8 @@ class DataConfig:
     val_shards: str | None = None
     """Held-out shards for validation; null validates on clips just trained on only."""
     workers: int = 1
-    """Loader processes per rank, lowered to what divides the lanes; 0 reads while training."""
+    """Loader processes per rank, in training lowered to what divides the lanes, and as many while
+    validating; 0 reads in the training process."""
     shuffle_block: int = 16
     """Samples of a shard that are shuffled among themselves."""
     prefetch: int = 2
