@@ -23,15 +23,7 @@ def draw_points(
     `num_frames` is how many frames of the clip are real (all by default). A clip shorter than one
     patch still has its first slab: give its target `pixels.overwrite_padding` too.
     """
-    available = _real_slabs(grid, num_frames) * grid.per_slab
-    if count < 1:
-        raise ConfigError(f"points is {count}; draw at least 1")
-    if count > available and not replacement:
-        raise ConfigError(
-            f"points is {count}, but a clip of {num_frames or grid.size[0]} frames has {available} "
-            "patches; draw fewer or set train.replacement=true"
-        )
-    flat_N = rng.choice(available, size=count, replace=replacement, shuffle=False)
+    flat_N = _draw(rng, grid, count, 1, num_frames, replacement)
     return _unravel(flat_N, grid)
 
 
@@ -44,26 +36,35 @@ def draw_slabs(
 ) -> np.ndarray:
     """(count, 3) int64 indices of whole random slabs (`pt` frames each), slab by slab and row-major
     within; else as `draw_points`. `count` is in patches."""
-    slabs, available = count // grid.per_slab, _real_slabs(grid, num_frames)
-    if count < 1 or count % grid.per_slab:
-        raise ConfigError(f"points is {count}; draw a multiple of a frame's {grid.per_slab}")
-    if slabs > available and not replacement:
-        raise ConfigError(
-            f"points is {count}, {slabs} times a frame's {grid.per_slab} patches, but a clip of "
-            f"{num_frames or grid.size[0]} frames has {available}; draw fewer or set "
-            "train.replacement=true"
-        )
-    slab_F = rng.choice(available, size=slabs, replace=replacement, shuffle=False)
+    slab_F = _draw(rng, grid, count, grid.per_slab, num_frames, replacement)
     flat_FN = slab_F[:, None] * grid.per_slab + np.arange(grid.per_slab)
     return _unravel(flat_FN.ravel(), grid)
 
 
-def _real_slabs(grid: PatchGrid, num_frames: int | None) -> int:
-    """Slabs that hold only real frames, and at least one."""
-    frames = grid.size[0] if num_frames is None else int(num_frames)
+def _draw(
+    rng: np.random.Generator,
+    grid: PatchGrid,
+    count: int,
+    together: int,
+    num_frames: int | None,
+    replacement: bool,
+) -> np.ndarray:
+    """Numbers of random units of `together` patches, `count` patches of them in all, out of the
+    real frames."""
+    frames = grid.size[0] if num_frames is None else num_frames
     if not 1 <= frames <= grid.size[0]:
         raise ConfigError(f"num_frames is {frames}; a clip has 1 to {grid.size[0]} real frames")
-    return max(1, frames // grid.patch[0])
+    if count < 1 or count % together:
+        raise ConfigError(f"points is {count}; draw a positive multiple of {together}")
+    available = max(1, frames // grid.patch[0]) * grid.per_slab
+    if count > available and not replacement:
+        raise ConfigError(
+            f"points is {count}, but a clip of {frames} frames has {available} patches; draw fewer "
+            "or set train.replacement=true"
+        )
+    return rng.choice(
+        available // together, size=count // together, replace=replacement, shuffle=False
+    )
 
 
 def _unravel(flat_N: np.ndarray, grid: PatchGrid) -> np.ndarray:

@@ -54,9 +54,9 @@ def test_slabs_are_whole_different_and_equally_likely() -> None:
 @pytest.mark.parametrize(
     ("count", "num_frames", "message"),
     [
-        (10, None, "points is 10; draw a multiple of a frame's 6"),
+        (10, None, "points is 10; draw a positive multiple of 6"),
         (0, None, "points is 0"),
-        (12, 3, "points is 12, 2 times a frame's 6 patches, but a clip of 3 frames has 1"),
+        (12, 3, "points is 12, but a clip of 3 frames has 6 patches"),
     ],
 )
 def test_slabs_that_cannot_be_drawn(count: int, num_frames: int | None, message: str) -> None:
