@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coordtok.geometry.triplane import Triplane as Triplane
+    from coordtok.geometry.planes import Triplane as Triplane
     from coordtok.models.dit import TriplaneDiT as TriplaneDiT
     from coordtok.models.tokenizer import CoordTok as CoordTok
 
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CoordTok": "coordtok.models.tokenizer",
-    "Triplane": "coordtok.geometry.triplane",
+    "Triplane": "coordtok.geometry.planes",
     "TriplaneDiT": "coordtok.models.dit",
 }
 

@@ -150,7 +150,8 @@ def _shard_problems(
 def _sample_problems(path: Path, sample: SampleEntry, index: ShardIndex) -> Iterator[str]:
     try:
         if is_latent(index):
-            read_planes(_read(path, sample, EXTENSION), LatentSpec.of(index, str(path)).shapes)
+            latent = LatentSpec.of(index, str(path)).latent
+            read_planes(_read(path, sample, EXTENSION), latent.shapes)
         else:
             _decode(path, sample, sample.frames, (index.video.height, index.video.width))
     except (UnreadableVideo, UnreadableSample) as error:

@@ -104,10 +104,10 @@ def _tokenizer(model: TokenizerModelConfig) -> str:
 
 
 def _generator(model: DiTModelConfig) -> str:
-    t, y, x = model.plane_size
+    planes = ", ".join(str(plane).removeprefix("plane ") for plane in model.latent.planes)
     return (
-        f"generator of planes {y} x {x}, {t} x {y} and {t} x {x} of {model.plane_channels} "
-        f"channels, width {model.dim}, {model.heads} heads, {model.layers} layers"
+        f"generator of planes {planes}; width {model.dim}, {model.heads} heads, {model.layers} "
+        "layers"
     )
 
 

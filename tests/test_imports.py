@@ -38,7 +38,6 @@ ROOMS = (
 """Folders, and the files that lie beside them in coordtok: each may import those before it."""
 
 UPWARD = {
-    ("coordtok.diffusion.guidance", "coordtok.models"),
     ("coordtok.train.tasks.generator", "coordtok.train"),
     ("coordtok.train.tasks.task", "coordtok.train"),
     ("coordtok.train.tasks.tokenizer", "coordtok.train"),

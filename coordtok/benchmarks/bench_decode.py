@@ -24,7 +24,7 @@ from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import Grouping, patch_groups
 from coordtok.geometry.pixels import from_uint8
-from coordtok.geometry.triplane import Triplane
+from coordtok.geometry.planes import Planes
 from coordtok.models.tokenizer import CoordTok
 
 
@@ -126,7 +126,7 @@ def _share_of_a_frame(grid: PatchGrid, groups: Sequence[torch.Tensor]) -> float:
 
 
 @torch.no_grad()
-def _encoded(model: CoordTok, batch: ClipBatch) -> tuple[torch.Tensor, Triplane]:
+def _encoded(model: CoordTok, batch: ClipBatch) -> tuple[torch.Tensor, Planes]:
     """The clip's real frames (T, H, W, 3) and its planes."""
     video_BTHW3, frames_B = batch.data["video"], batch.data["num_frames"]
     return from_uint8(video_BTHW3[0, : int(frames_B)]), model.encode(video_BTHW3, frames_B)
@@ -138,7 +138,7 @@ def _generator(seed: int, clip: int) -> torch.Generator:
 
 def _measure(
     model: CoordTok,
-    planes: Triplane,
+    planes: Planes,
     target_THW3: torch.Tensor,
     wanted: int,
     setting: Setting,

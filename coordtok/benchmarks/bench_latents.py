@@ -35,7 +35,7 @@ from coordtok.data.loader import Batch, TrainLoader
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import open_shards
 from coordtok.data.video_reader import VideoWindows
-from coordtok.geometry.triplane import Triplane
+from coordtok.geometry.planes import Planes
 from coordtok.inference.encode_shards import Encoding, encode
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
@@ -168,7 +168,7 @@ def _encoded(batches: Batches, tokenizer: CoordTok, clock: Clock) -> Batches:
     """Batches of clips as batches of latents, which stay where the tokenizer is."""
 
     @torch.no_grad()
-    def encode_batch(video_BTHW3: torch.Tensor, frames_B: torch.Tensor) -> Triplane:
+    def encode_batch(video_BTHW3: torch.Tensor, frames_B: torch.Tensor) -> Planes:
         return tokenizer.encode(video_BTHW3, frames_B)
 
     timed_encode = clock.timed("encode", encode_batch)

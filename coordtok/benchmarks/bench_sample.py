@@ -22,8 +22,8 @@ from coordtok.config.schema import RunConfig, SamplerConfig
 from coordtok.diffusion.samplers import evaluations
 from coordtok.errors import ConfigError
 from coordtok.geometry.pixels import to_uint8
-from coordtok.geometry.triplane import Triplane
-from coordtok.inference.generation import Generation, chunks, generate
+from coordtok.geometry.planes import Planes
+from coordtok.inference.generation import Generation, chunks, generate_chunk
 from coordtok.inference.sample_videos import check_pair, tokenizer_folder
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
@@ -141,9 +141,9 @@ def _make(pair: Pair, chunk: range, how: Generation, on_evaluation: Callable[[],
 
 def _latents(
     model: TriplaneDiT, chunk: range, how: Generation, on_evaluation: Callable[[], object]
-) -> Triplane:
+) -> Planes:
     """As the tokenizer takes them."""
-    planes = generate(model, model.config, model.device, chunk, how, on_evaluation)
+    planes = generate_chunk(model, model.config, model.device, chunk, how, on_evaluation)
     return model.statistics.denormalise(planes)
 
 

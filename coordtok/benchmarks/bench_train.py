@@ -105,7 +105,7 @@ def _on_noise(run: RunConfig, work: Path) -> RunConfig:
     def write() -> str:
         folder.mkdir()
         if isinstance(model, DiTModelConfig):
-            return write_noise_latents(folder, model, lanes=lanes, samples_per_shard=2)
+            return write_noise_latents(folder, model.latent, lanes=lanes, samples_per_shard=2)
         clip = VideoSpec(model.frames, model.height, model.width, None)
         return write_noise_shards(folder, clip, lanes=lanes, shards_per_lane=1, samples_per_shard=2)
 

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from coordtok.geometry.grid import Size3
+from coordtok.geometry.latent import Size3
 from coordtok.video.codec import Frames
 from coordtok.video.source import open_video, resize_and_crop
 

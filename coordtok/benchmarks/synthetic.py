@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import save
 from tqdm import tqdm
 
-from coordtok.config.schema import DiTModelConfig
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
-from coordtok.data.latents import EXTENSION, PLANES, LatentSpec
+from coordtok.data.latents import EXTENSION, LatentSpec
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, write_tar
+from coordtok.geometry.latent import LatentShape
 from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import Frames, encode_h264, encode_raw
@@ -52,27 +52,26 @@ def write_drift_shards(folder: Path, clip: VideoSpec, *, lanes: int, samples_per
 
 
 def write_noise_latents(
-    folder: Path, model: DiTModelConfig, *, lanes: int, samples_per_shard: int
+    folder: Path, latent: LatentShape, *, lanes: int, samples_per_shard: int
 ) -> str:
-    """One shard a lane of latents for `model`, standard normal, in bfloat16; returns the folder."""
-    frames = model.plane_size[0]  # any number does: no tokenizer made them
+    """One shard a lane of standard normal latents, in bfloat16; returns the folder."""
+    channels = latent.channels.items()
     spec = LatentSpec(
-        video=VideoSpec(frames, *model.plane_size[1:], None),
+        video=VideoSpec(1, 1, 1, None),  # any does: no tokenizer made them
         dtype="bfloat16",
-        plane_size=model.plane_size,
-        channels=model.plane_channels,
+        latent=latent,
         tokenizer=TokenizerId("noise", "noise"),
-        mean=dict.fromkeys(PLANES, (0.0,) * model.plane_channels),
-        std=dict.fromkeys(PLANES, (1.0,) * model.plane_channels),
+        mean={plane: (0.0,) * number for plane, number in channels},
+        std={plane: (1.0,) * number for plane, number in channels},
     )
     generator = torch.Generator().manual_seed(0)
 
     def draw() -> Files:
         planes = {
             name: torch.randn(shape, generator=generator).bfloat16()
-            for name, shape in spec.shapes.items()
+            for name, shape in latent.shapes.items()
         }
-        return {EXTENSION: save(planes), "json": b'{"class": null, "frames": %d}' % frames}
+        return {EXTENSION: save(planes), "json": b'{"class": null, "frames": 1}'}
 
     shards = _write_tars(folder, lanes, samples_per_shard, draw, LATENT_EXTENSIONS)
     return _write_index(folder, ShardIndex(spec.video, spec.codec(), lanes, shards))

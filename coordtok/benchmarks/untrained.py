@@ -3,7 +3,6 @@
 import torch
 
 from coordtok.config.schema import DiTModelConfig, RunConfig, TokenizerModelConfig
-from coordtok.data.latents import PLANES
 from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import ConfigError
 from coordtok.models.dit import TriplaneDiT
@@ -42,12 +41,13 @@ def untrained_generator(
     config, device = generator_config(run), usable_device(device)
     with device:
         model = TriplaneDiT(config)
+    channels = config.latent.channels.items()
     statistics = {
-        "mean": {plane: [0.0] * config.plane_channels for plane in PLANES},
-        "std": {plane: [1.0] * config.plane_channels for plane in PLANES},
+        "mean": {plane: [0.0] * number for plane, number in channels},
+        "std": {plane: [1.0] * number for plane, number in channels},
     }
     model.settings = GeneratorSettings(statistics, None, run.sampler)
-    model.statistics = LatentStatistics.from_dict(statistics).to(device)
+    model.statistics = LatentStatistics.from_dict(statistics, config.latent).to(device)
     return model.to(dtype or torch.float32).eval()
 
 

@@ -26,7 +26,7 @@ Written by `python -m coordtok.config.describe > docs/config.md` from `coordtok/
 
 A run is one YAML file: a preset of `coordtok/config/presets/` by its name, or your own. On the
 command line `section.key=value` changes a key, with the value in YAML's notation
-(`train.steps=2000`, `model.plane_size=[8,16,16]`, `data.val_shards=null`). Unknown keys are errors.
+(`train.steps=2000`, `model.video_patch=[8,8,8]`, `data.val_shards=null`). Unknown keys are errors.
 How a run is sharded and at what precision stands in the DeepSpeed JSON (`ds_configs/`) instead.
 """
 

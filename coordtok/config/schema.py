@@ -6,12 +6,13 @@ are in the axis order (t, y, x): frames, rows, columns.
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from coordtok.errors import ConfigError
+from coordtok.geometry.latent import AXES, LatentShape, Size3
 
-Size3 = tuple[int, int, int]
-AXES = ("t", "y", "x")
+NO_LABEL = -1
+"""The label of a clip of no class, and of one whose class a generator is not to know."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -104,6 +105,11 @@ class TokenizerModelConfig:
     def video_size(self) -> Size3:
         return (self.frames, self.height, self.width)
 
+    @property
+    def latent(self) -> LatentShape:
+        """The planes of a clip, in the parts that the encoder's query tokens become."""
+        return LatentShape.triplane(self.plane_size, self.plane_channels, self.plane_patch)
+
 
 @dataclass(frozen=True)
 class DiTModelConfig:
@@ -148,6 +154,25 @@ class DiTModelConfig:
             0 <= self.label_dropout < 1,
             f"model.label_dropout is {self.label_dropout}; it must lie in [0, 1)",
         )
+
+    @property
+    def latent(self) -> LatentShape:
+        """The planes of the tokenizer, in the patches that become tokens."""
+        return LatentShape.triplane(self.plane_size, self.plane_channels, (self.patch,) * 3)
+
+    def check_latent(self, found: LatentShape, location: str) -> None:
+        """Raise ConfigError unless the model takes the latents in `location`, which are `found`."""
+        difference = found.difference(self.latent)
+        _require(
+            difference is None,
+            f"{location} holds {difference} as the model takes; set model.plane_size and "
+            "model.plane_channels so",
+        )
+
+
+def triplane_keys(size: Size3, channels: int) -> dict[str, Any]:
+    """The keys of a model section whose `latent` is the paper's planes of `size` (T', H', W')."""
+    return {"plane_size": size, "plane_channels": channels}
 
 
 ModelConfig = TokenizerModelConfig | DiTModelConfig

@@ -1,11 +1,10 @@
 """Latent shards: the planes of clips that a tokenizer encoded, read as samples for the loader.
 
 They are shards like any other, with the same index, lanes and order. A sample is KEY.safetensors
-(tensors xy, yt and xt) beside a KEY.json that names its class; the index's `codec` says what the
-planes are, which tokenizer made them, and the mean and std of every channel of every plane over
-the whole dataset, all of it under the index's fingerprint. No torch is needed to read them.
-
-Shapes: H', W', T' of the planes, C channels; xy (H', W', C), yt (T', H', C), xt (T', W', C).
+(a tensor (rows, columns, channels) for each plane: xy, yt and xt in the paper's shape) beside a
+KEY.json that names its class; the index's `codec` says what the planes are, which tokenizer made
+them, and the mean and std of every channel of every plane over the whole dataset, all of it under
+the index's fingerprint. No torch is needed to read them.
 """
 
 import math
@@ -17,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
+from coordtok.config.schema import NO_LABEL
 from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.member import StoredSample, UnreadableSample
-from coordtok.data.sample import NO_LABEL, label_of, read_info
-from coordtok.errors import DataError
+from coordtok.data.sample import label_of, read_info
+from coordtok.errors import ConfigError, DataError
+from coordtok.geometry.latent import LatentShape
 from coordtok.pretrained.card import TokenizerId
 
 CODEC = "triplane"
+"""What an index calls latents, those of other planes than the paper's too."""
 EXTENSION = "safetensors"
-PLANES = {"xy": (1, 2), "yt": (0, 1), "xt": (0, 2)}
-"""The two axes of (t, y, x) that each plane spans."""
 PlaneType = Literal["bfloat16", "float32"]
 _STORED_TYPES: dict[str, np.dtype[Any]] = {"BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
 
@@ -43,9 +43,7 @@ class LatentSpec:
     """The clips that were encoded."""
     dtype: PlaneType
     """As stored; the reader gives float32 whatever it is."""
-    plane_size: tuple[int, int, int]
-    """T', H', W'."""
-    channels: int
+    latent: LatentShape
     tokenizer: TokenizerId
     mean: ChannelValues
     std: ChannelValues
@@ -65,7 +63,7 @@ class LatentSpec:
             )
         try:
             return _spec(index.video, index.codec)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise DataError(
                 f"the latents in {location} are described wrongly ({reason}); encode them again: "
@@ -77,8 +75,7 @@ class LatentSpec:
         return {
             "name": CODEC,
             "dtype": self.dtype,
-            "plane_size": list(self.plane_size),
-            "channels": self.channels,
+            **self.latent.to_dict(),
             "tokenizer": {
                 "path": self.tokenizer.path,
                 "fingerprint": self.tokenizer.fingerprint,
@@ -90,16 +87,8 @@ class LatentSpec:
     def statistics(self) -> dict[str, dict[str, list[float]]]:
         """Mean and std as plain lists, {"mean": {"xy": [...], ...}, "std": ...}."""
         return {
-            name: {plane: list(values[plane]) for plane in PLANES}
+            name: {plane: list(values[plane]) for plane in self.latent.names}
             for name, values in (("mean", self.mean), ("std", self.std))
-        }
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int, int]]:
-        """Rows, columns and channels of each plane."""
-        return {
-            plane: (self.plane_size[rows], self.plane_size[columns], self.channels)
-            for plane, (rows, columns) in PLANES.items()
         }
 
     def check_tokenizer(self, tokenizer: TokenizerId, location: str) -> None:
@@ -112,12 +101,12 @@ class LatentSpec:
 
 
 @dataclass(frozen=True)
-class TriplaneReader:
+class LatentReader:
     """Reads the latents of one tokenizer as a mapping of
 
-    xy, yt, xt  float32 planes, as the tokenizer gave them: not normalised
-    num_frames  how many frames of the clip are real
-    label       the class, or -1
+    each plane's name  (rows, columns, channels) float32, as the tokenizer gave it: not normalised
+    num_frames         how many frames of the clip are real
+    label              the class, or -1
     """
 
     spec: LatentSpec
@@ -132,10 +121,11 @@ class TriplaneReader:
         """
         found = LatentSpec.of(index, location)
         found.check_tokenizer(self.spec.tokenizer, location)
-        if found.shapes != self.spec.shapes:
+        difference = found.latent.difference(self.spec.latent)
+        if difference is not None:
             raise DataError(
-                f"{location} holds planes of {_size(found)}, not of {_size(self.spec)}; encode it "
-                "again: python scripts/encode.py --help"
+                f"{location} holds {difference} as the first shards; encode it again: python "
+                "scripts/encode.py --help"
             )
 
     @property
@@ -159,7 +149,7 @@ class TriplaneReader:
             raise UnreadableSample(
                 f"it has no planes, only .{' .'.join(sorted(sample.entry.files))}"
             )
-        planes = read_planes(sample.read(EXTENSION), self.spec.shapes)
+        planes = read_planes(sample.read(EXTENSION), self.spec.latent.shapes)
         return {**planes, "num_frames": frames, "label": self._label(sample)}
 
     def _label(self, sample: StoredSample) -> int:
@@ -173,7 +163,8 @@ class TriplaneReader:
 
     def blank(self) -> Mapping[str, Any]:
         """Planes of zeros."""
-        planes = {plane: np.zeros(shape, np.float32) for plane, shape in self.spec.shapes.items()}
+        shapes = self.spec.latent.shapes
+        planes = {plane: np.zeros(shape, np.float32) for plane, shape in shapes.items()}
         return {**planes, "num_frames": self.spec.video.frames, "label": NO_LABEL}
 
 
@@ -214,42 +205,31 @@ def _plane(name: str, stored: Mapping[str, Any], shape: tuple[int, ...]) -> NDAr
 def _spec(video: VideoSpec, codec: Mapping[str, Any]) -> LatentSpec:
     if codec["dtype"] not in get_args(PlaneType):
         raise ValueError(f"dtype {codec['dtype']!r} is none of {', '.join(get_args(PlaneType))}")
-    times, rows, columns = (_count(size) for size in codec["plane_size"])
+    latent = LatentShape.from_dict(codec)
     tokenizer = codec["tokenizer"]
     if not (isinstance(tokenizer["path"], str) and isinstance(tokenizer["fingerprint"], str)):
         raise ValueError("the tokenizer's path or fingerprint is no text")
-    channels = _count(codec["channels"])
     return LatentSpec(
         video=video,
         dtype=codec["dtype"],
-        plane_size=(times, rows, columns),
-        channels=channels,
+        latent=latent,
         tokenizer=TokenizerId(tokenizer["path"], tokenizer["fingerprint"]),
-        mean=_channel_values(codec["mean"], "mean", channels),
-        std=_channel_values(codec["std"], "std", channels),
+        mean=_channel_values(codec["mean"], "mean", latent.channels),
+        std=_channel_values(codec["std"], "std", latent.channels),
     )
 
 
-def _channel_values(stored: Mapping[str, Any], name: str, channels: int) -> ChannelValues:
-    values = {plane: tuple(float(value) for value in stored[plane]) for plane in PLANES}
+def _channel_values(
+    stored: Mapping[str, Any], name: str, channels: Mapping[str, int]
+) -> ChannelValues:
+    values = {plane: tuple(float(value) for value in stored[plane]) for plane in channels}
     for plane, numbers in values.items():
-        if len(numbers) != channels or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{name}.{plane} is not {channels} finite numbers")
+        if len(numbers) != channels[plane] or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{name}.{plane} is not {channels[plane]} finite numbers")
         if name == "std" and min(numbers) <= 0:
             raise ValueError(f"std.{plane} is not above 0")
     return values
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is no size")
-    return value
-
-
 def _named(tokenizer: TokenizerId) -> str:
     return f"{tokenizer.path}, fingerprint {tokenizer.fingerprint[:12]}"
-
-
-def _size(spec: LatentSpec) -> str:
-    times, rows, columns = spec.plane_size
-    return f"{times} x {rows} x {columns} (T' x H' x W') with {spec.channels} channels"

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from coordtok.config.schema import NO_LABEL
 from coordtok.data.index import ShardIndex
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.order import Cursor
 from coordtok.errors import one_line
-
-NO_LABEL = -1
 
 
 class SampleId(NamedTuple):

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from coordtok.config.schema import NO_LABEL
 from coordtok.data.index import ShardIndex
 from coordtok.data.latents import is_latent
 from coordtok.data.member import StoredSample, UnreadableSample
-from coordtok.data.sample import NO_LABEL, label_of, read_info
+from coordtok.data.sample import label_of, read_info
 from coordtok.data.tars import VIDEO_EXTENSIONS
 from coordtok.errors import DataError
 from coordtok.video.codec import UnreadableVideo, check_size, decode_frames, raw_layout

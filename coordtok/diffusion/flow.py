@@ -2,7 +2,7 @@
 
 Noise and times are passed in: they are drawn on the host, per sample, by whoever trains.
 
-Shapes: B batch, M all numbers of a latent (`geometry.triplane.pack`).
+Shapes: B batch, M all numbers of a latent (`geometry.planes.pack`).
 """
 
 import math

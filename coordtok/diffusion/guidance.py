@@ -1,33 +1,32 @@
 """From a model to the velocity that a sampler integrates: on rows of numbers, of given classes,
 with classifier-free guidance.
 
-Shapes: B batch, M all numbers of a latent (`geometry.triplane.pack`).
+Shapes: B batch, M all numbers of a latent (`geometry.planes.pack`).
 """
 
 from collections.abc import Callable
 
 import torch
 
-from coordtok.config.schema import DiTModelConfig, SamplerConfig
+from coordtok.config.schema import NO_LABEL, DiTModelConfig, SamplerConfig
 from coordtok.diffusion.samplers import Velocity
 from coordtok.errors import ConfigError
-from coordtok.geometry.triplane import Triplane, pack, unpack
-from coordtok.models.conditioning import NO_CLASS
+from coordtok.geometry.latent import LatentShape
+from coordtok.geometry.planes import Planes, pack, unpack
 
-Model = Callable[[Triplane, torch.Tensor, torch.Tensor | None], Triplane]
+Model = Callable[[Planes, torch.Tensor, torch.Tensor | None], Planes]
 """A `TriplaneDiT`, or an engine around one."""
 LabelledVelocity = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """(x_BM, time_B, label_B or None) to v_BM."""
 
 
-def flat_velocity(model: Model, config: DiTModelConfig) -> LabelledVelocity:
+def flat_velocity(model: Model, latent: LatentShape) -> LabelledVelocity:
     """The model on packed latents."""
 
     def velocity(
         x_BM: torch.Tensor, time_B: torch.Tensor, label_B: torch.Tensor | None
     ) -> torch.Tensor:
-        planes = unpack(x_BM, config.plane_size, config.plane_channels)
-        return pack(model(planes, time_B, label_B))
+        return pack(model(unpack(x_BM, latent), time_B, label_B))
 
     return velocity
 
@@ -46,7 +45,7 @@ def guided_velocity(
         inside_B = (time_B >= low) & (time_B <= high)
         if label_B is None or settings.guidance == 1 or not inside_B.any():
             return velocity(x_BM, time_B, label_B)
-        labels = torch.cat([label_B, torch.full_like(label_B, NO_CLASS)])
+        labels = torch.cat([label_B, torch.full_like(label_B, NO_LABEL)])
         both = velocity(torch.cat([x_BM, x_BM]), torch.cat([time_B, time_B]), labels)
         of_label_BM, of_none_BM = both.chunk(2)
         mixed_BM = of_none_BM + settings.guidance * (of_label_BM - of_none_BM)

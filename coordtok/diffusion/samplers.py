@@ -4,7 +4,7 @@ Every draw is passed in and times are counted on the host, so the result is a fu
 field and settings alone. With a fixed number of steps each row of a batch goes its own way; dopri5
 shares its step lengths among them.
 
-Shapes: B batch, M all numbers of a latent (`geometry.triplane.pack`).
+Shapes: B batch, M all numbers of a latent (`geometry.planes.pack`).
 """
 
 import math

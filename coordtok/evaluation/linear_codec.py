@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from coordtok.errors import ConfigError, DataError
-from coordtok.geometry.grid import PatchGrid, Size3
+from coordtok.geometry.grid import PatchGrid
+from coordtok.geometry.latent import Size3
 from coordtok.geometry.patches import patchify, unpatchify
 from coordtok.geometry.pixels import from_uint8
 from coordtok.storage.files import write_whole

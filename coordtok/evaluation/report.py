@@ -15,7 +15,7 @@ from coordtok.data.clips import Clip, ClipChoice, names
 from coordtok.data.index import ShardIndex
 from coordtok.data.shards import OpenedShards
 from coordtok.evaluation.scoring import ClipScore
-from coordtok.evaluation.side_by_side import tokens_per_clip
+from coordtok.evaluation.side_by_side import channels_of
 from coordtok.inference.reconstruction import Decoding
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import read_card
@@ -54,8 +54,8 @@ def describe_model(folder: Path, model: CoordTok) -> dict[str, Any]:
         "frames": config.frames,
         "height": config.height,
         "width": config.width,
-        "tokens": tokens_per_clip(config),
-        "channels": config.plane_channels,
+        "tokens": config.latent.positions,
+        "channels": channels_of(config.latent),
     }
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from coordtok.config.schema import TokenizerModelConfig
 from coordtok.errors import one_line
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.groups import Grouping
+from coordtok.geometry.latent import LatentShape
 from coordtok.geometry.pixels import from_uint8
 from coordtok.inference.frame_range import FrameRange
 from coordtok.inference.reconstruction import (
@@ -57,7 +57,7 @@ class Report:
     points_per_pass: int
     fps: float
     """Of the source; the files have as many a second as play at its speed."""
-    channels: int
+    channels: int | dict[str, int]
     height: int = 0
     width: int = 0
     frames: int = 0
@@ -74,15 +74,15 @@ class Report:
     worst_frame: int = -1
     worst_psnr: float = float("inf")
 
-    def add(self, part: Reconstruction, tokens_per_clip: int) -> None:
+    def add(self, part: Reconstruction, latent: LatentShape) -> None:
         """Count a window in."""
         self.height, self.width = part.output.shape[1:3]
         self.windows += 1
         self.encoded += part.encoded
         self.clips += part.clips
-        self.tokens = self.clips * tokens_per_clip
+        self.tokens = self.clips * latent.positions
         pixels = self.encoded * self.height * self.width
-        self.bits_per_pixel = self.tokens * self.channels * BITS / pixels
+        self.bits_per_pixel = self.clips * latent.numbers * BITS / pixels
         for time, original, output in zip(part.times, part.original, part.output):
             if time.denominator == 1:
                 self._score(int(time), _psnr(output, original))
@@ -132,7 +132,7 @@ def write_reconstruction(
         grouping=how.grouping,
         points_per_pass=how.points_per_pass or model.points_per_pass,
         fps=float(video.fps),
-        channels=model.config.plane_channels,
+        channels=channels_of(model.config.latent),
     )
     rate = video.fps / wanted.step
     with (
@@ -144,7 +144,7 @@ def write_reconstruction(
         for window in reconstruct(
             model, video, fit=fit, frames=frames, decoding=how, on_read=bar.update
         ):
-            report.add(window, tokens_per_clip(model.config))
+            report.add(window, model.config.latent)
             for original, output in zip(window.original, window.output):
                 both.write(np.concatenate([original, output], axis=1))
                 alone.write(output)
@@ -152,10 +152,10 @@ def write_reconstruction(
     return report
 
 
-def tokens_per_clip(config: TokenizerModelConfig) -> int:
-    """Positions of the three planes: what the diffusion model sees as its sequence."""
-    times, rows, columns = config.plane_size
-    return times * rows + times * columns + rows * columns
+def channels_of(latent: LatentShape) -> int | dict[str, int]:
+    """Numbers at each position: one figure where it is the same for all planes."""
+    every = set(latent.channels.values())
+    return every.pop() if len(every) == 1 else latent.channels
 
 
 def _psnr(output_HW3: np.ndarray, original_HW3: np.ndarray) -> float:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from coordtok.errors import ConfigError
-
-Size3 = tuple[int, int, int]
+from coordtok.geometry.latent import Size3
 
 
 @dataclass(frozen=True)

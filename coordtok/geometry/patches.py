@@ -4,20 +4,17 @@ Shapes: B batch, N patches, T frames, H rows, W columns, 3 colours; P stands for
 """
 
 import torch
+from einops import rearrange
 
-from coordtok.geometry.grid import PatchGrid, Size3
+from coordtok.geometry.grid import PatchGrid
+from coordtok.geometry.latent import Size3
 
 
 def _as_grid(video_BTHW3: torch.Tensor, patch: Size3) -> torch.Tensor:
     """A view (B, t, pt, y, ph, x, pw, 3) of the video; nothing is copied."""
-    t, y, x = PatchGrid(_size(video_BTHW3), patch).shape
-    split = video_BTHW3.unflatten(3, (x, -1)).unflatten(2, (y, -1)).unflatten(1, (t, -1))
-    return split
-
-
-def _size(video_BTHW3: torch.Tensor) -> Size3:
-    frames, height, width = video_BTHW3.shape[1:4]
-    return frames, height, width
+    pt, ph, pw = patch
+    pattern = "b (t pt) (y ph) (x pw) c -> b t pt y ph x pw c"
+    return rearrange(video_BTHW3, pattern, pt=pt, ph=ph, pw=pw)
 
 
 def gather(video_BTHW3: torch.Tensor, index_BN3: torch.Tensor, patch: Size3) -> torch.Tensor:
@@ -40,12 +37,14 @@ def write(video_BTHW3: torch.Tensor, patches_BNP3: torch.Tensor, index_BN3: torc
 
 def patchify(video_BTHW3: torch.Tensor, patch: Size3) -> torch.Tensor:
     """All patches in (t, y, x) order, flattened: (B, L, pt * ph * pw * 3)."""
-    grid_BtptyphxpwC = _as_grid(video_BTHW3, patch)
-    return grid_BtptyphxpwC.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4).flatten(1, 3)
+    pt, ph, pw = patch
+    pattern = "b (t pt) (y ph) (x pw) c -> b (t y x) (pt ph pw c)"
+    return rearrange(video_BTHW3, pattern, pt=pt, ph=ph, pw=pw)
 
 
 def unpatchify(patches_BLP3: torch.Tensor, grid: PatchGrid) -> torch.Tensor:
     """Frames (B, F, H, W, 3) of whole slabs of patches (B, L, pt, ph, pw, 3), one after another,
     row-major within each."""
-    slabs = patches_BLP3.unflatten(1, (-1, *grid.shape[1:]))
-    return slabs.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+    _, rows, columns = grid.shape
+    pattern = "b (t y x) pt ph pw c -> b (t pt) (y ph) (x pw) c"
+    return rearrange(patches_BLP3, pattern, y=rows, x=columns)

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coordtok.data.latents import PLANES, ChannelValues
+from coordtok.data.latents import ChannelValues
 from coordtok.errors import DataError
 
 _LEAST_VARIANCE = 1e-12  # relative to the mean square; rounding leaves as much of a constant
 
 
-class Moments:
+class ChannelSums:
     """Sums over all positions of some latents."""
 
-    def __init__(self, channels: int) -> None:
-        self.count = dict.fromkeys(PLANES, 0)
-        self.sum = {plane: np.zeros(channels) for plane in PLANES}
-        self.squares = {plane: np.zeros(channels) for plane in PLANES}
+    def __init__(self, channels: Mapping[str, int]) -> None:
+        """channels: of each plane."""
+        self.count = dict.fromkeys(channels, 0)
+        self.sum = {plane: np.zeros(number) for plane, number in channels.items()}
+        self.squares = {plane: np.zeros(number) for plane, number in channels.items()}
 
     def add(self, planes: Mapping[str, NDArray[np.float32]]) -> None:
         """Count the planes of one clip in."""
@@ -33,16 +34,16 @@ class Moments:
             self.sum[name] += values.sum(axis=0)
             self.squares[name] += np.square(values).sum(axis=0)
 
-    def merge(self, other: "Moments") -> None:
+    def merge(self, other: "ChannelSums") -> None:
         """Count in what `other` has."""
-        for name in PLANES:
+        for name in self.count:
             self.count[name] += other.count[name]
             self.sum[name] += other.sum[name]
             self.squares[name] += other.squares[name]
 
     def mean(self) -> ChannelValues:
         """Of each channel; at least one clip must have been counted."""
-        return {name: tuple((self.sum[name] / self.count[name]).tolist()) for name in PLANES}
+        return {name: tuple((self.sum[name] / self.count[name]).tolist()) for name in self.count}
 
     def std(self) -> ChannelValues:
         """Of each channel, of all values (divided by their count).
@@ -50,7 +51,7 @@ class Moments:
         Raises:
             DataError: a channel that is the same everywhere: nothing can be divided by its std.
         """
-        return {name: self._std(name) for name in PLANES}
+        return {name: self._std(name) for name in self.count}
 
     def _std(self, name: str) -> tuple[float, ...]:
         mean_square = self.squares[name] / self.count[name]
@@ -67,15 +68,15 @@ class Moments:
         """Plain JSON that gives every bit back."""
         return {
             "count": self.count,
-            "sum": {name: self.sum[name].tolist() for name in PLANES},
-            "squares": {name: self.squares[name].tolist() for name in PLANES},
+            "sum": {name: self.sum[name].tolist() for name in self.count},
+            "squares": {name: self.squares[name].tolist() for name in self.count},
         }
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> "Moments":
+    def from_dict(cls, stored: Mapping[str, Any]) -> "ChannelSums":
         """Read what `to_dict` gave."""
-        moments = cls(0)
-        moments.count = {name: int(stored["count"][name]) for name in PLANES}
-        moments.sum = {name: np.array(stored["sum"][name]) for name in PLANES}
-        moments.squares = {name: np.array(stored["squares"][name]) for name in PLANES}
-        return moments
+        sums = cls({})
+        sums.count = {name: int(stored["count"][name]) for name in stored["count"]}
+        sums.sum = {name: np.array(stored["sum"][name]) for name in sums.count}
+        sums.squares = {name: np.array(stored["squares"][name]) for name in sums.count}
+        return sums

@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.index import SampleEntry, ShardIndex
-from coordtok.data.latents import PLANES, LatentSpec, TriplaneReader
+from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.sample import read_info
 from coordtok.data.shards import OpenedShards
 from coordtok.errors import CheckpointError, ConfigError, one_line
 from coordtok.geometry.pixels import to_uint8
-from coordtok.geometry.triplane import Triplane
+from coordtok.geometry.planes import planes_of
 from coordtok.inference.frame_range import FrameRange
 from coordtok.inference.reconstruction import Decoding
 from coordtok.models.tokenizer import CoordTok
@@ -97,7 +97,7 @@ def decode(
     distributed.together(lambda: spec.check_tokenizer(tokenizer, dataset.location))
     _check_frames(request.frames, spec.video.frames)
     claim = Claim(output, CLAIM, _settings(model, tokenizer, dataset.index, request))
-    decoder = _Decoder(model, TriplaneReader(spec), dataset, output, request)
+    decoder = _Decoder(model, LatentReader(spec), dataset, output, request)
     with ExitStack() as owned:
         distributed.run_on_main(lambda: _begin(owned, claim, output))
         written = sum(distributed.gather(distributed.together(lambda: decoder.run(progress))))
@@ -111,7 +111,7 @@ class _Decoder:
     def __init__(
         self,
         model: CoordTok,
-        read: TriplaneReader,
+        read: LatentReader,
         dataset: OpenedShards,
         output: Path,
         request: DecodeRequest,
@@ -151,13 +151,13 @@ class _Decoder:
         except UnreadableSample as error:
             tqdm.write(one_line(f"skipped: {sample.entry.key}: {error}"))
             return None
-        planes = {name: values[name] for name in PLANES}
+        planes = {name: values[name] for name in self._read.spec.latent.names}
         return _Clip(self._path(latent), planes, values["num_frames"], fps)
 
     def _rate(self, sample: StoredSample) -> Fraction:
         """Frames per second of the file: what the sample says, or the dataset."""
-        told = (read_info(sample).get("fps"), self._dataset.index.video.fps)
-        usable = (fps for fps in told if isinstance(fps, int | float) and 0 < fps < math.inf)
+        stated = (read_info(sample).get("fps"), self._dataset.index.video.fps)
+        usable = (fps for fps in stated if isinstance(fps, int | float) and 0 < fps < math.inf)
         return Fraction(next(usable, _ASSUMED_RATE)) / self._request.frames.step
 
     @torch.no_grad()
@@ -168,9 +168,9 @@ class _Decoder:
         frames = self._request.frames
         times = map(frames.time, frames.within(0, max(clip.frames for clip in clips)))
         wanted = [int(time) for time in times]
-        planes = Triplane(
-            *(torch.from_numpy(np.stack([clip.planes[name] for clip in clips])) for name in PLANES)
-        )
+        latent = self._read.spec.latent
+        stacked = (np.stack([clip.planes[name] for clip in clips]) for name in latent.names)
+        planes = planes_of(latent, map(torch.from_numpy, stacked))
         pixels = self._model.decode(planes, wanted, how.points_per_pass, grouping=how.grouping)
         if not pixels.isfinite().all():
             raise CheckpointError(

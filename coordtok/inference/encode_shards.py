@@ -29,7 +29,7 @@ from coordtok.data.sample import SkippedSample
 from coordtok.data.shards import OpenedShards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import CheckpointError, ConfigError, DataError, one_line
-from coordtok.inference.channel_sums import Moments
+from coordtok.inference.channel_sums import ChannelSums
 from coordtok.inference.latent_shard import WORK, Latent, ShardRecord, describe, write_shard
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
@@ -167,7 +167,7 @@ def _encode_own(
             write_shard(
                 output / shards[place].name,
                 _latents(model, its_batches, clips, DTYPES[how.dtype], skipped),
-                Moments(model.config.plane_channels),
+                ChannelSums(model.config.latent.channels),
                 skipped,
             )
             for each in skipped:
@@ -223,20 +223,20 @@ def _finish(
 ) -> Summary:
     """Add up what the shards say of themselves; write what was skipped, and the index last."""
     records = _records(output, dataset.index)
-    moments = Moments(model.config.plane_channels)
+    latent = model.config.latent
+    sums = ChannelSums(latent.channels)
     for record in records:
-        moments.merge(record.moments)
+        sums.merge(record.sums)
     skipped = [each for record in records for each in record.skipped]
-    if not moments.count["xy"]:
+    if not any(sums.count.values()):
         raise DataError(f"no video in {dataset.location} can be read; the first: {skipped[0]}")
     spec = LatentSpec(
         video=VideoSpec(*model.config.video_size, dataset.index.video.fps),
         dtype=how.dtype,
-        plane_size=model.config.plane_size,
-        channels=model.config.plane_channels,
+        latent=latent,
         tokenizer=tokenizer,
-        mean=moments.mean(),
-        std=moments.std(),
+        mean=sums.mean(),
+        std=sums.std(),
     )
     entries = tuple(record.entry for record in records)
     lanes = _lanes([len(entry.samples) for entry in entries], dataset.index.lanes)

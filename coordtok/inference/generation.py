@@ -4,8 +4,8 @@ What is random about sample i is drawn on the host from (seed, i), and forward p
 shape throughout (the last chunk is padded with samples that nobody asked for), so that the same
 latents come out on any number of ranks, bit for bit.
 
-Shapes: B samples of a chunk, M all numbers of a latent, F frames, H rows, W columns, C channels;
-H', W' of the xy plane.
+Shapes: B samples of a chunk, M all numbers of a latent, F frames, H rows, W columns; R, S rows and
+columns of a plane, C its channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ import torch
 
 from coordtok.config.schema import DiTModelConfig, SamplerConfig
 from coordtok.data.order import sample_rng
-from coordtok.diffusion.guidance import Model, check_guidance, flat_velocity, guided_velocity
-from coordtok.diffusion.samplers import sample
+from coordtok.diffusion.generate import generate
+from coordtok.diffusion.guidance import Model, check_guidance
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.pixels import to_uint8
-from coordtok.geometry.triplane import Triplane, latent_size, unpack
+from coordtok.geometry.planes import Planes
 from coordtok.models.tokenizer import CoordTok
 
 
@@ -60,20 +60,20 @@ class Generation:
         return self.labels[number % len(self.labels)]
 
 
-def frame_rows(tokenizer: CoordTok, planes: Triplane, shown: int) -> list[np.ndarray]:
+def frame_rows(tokenizer: CoordTok, planes: Planes, shown: int) -> list[np.ndarray]:
     """For each latent (not normalised) a line of `shown` frames (F, H, W, 3) uint8, evenly spread
     over its clip."""
     frames = torch.linspace(0, tokenizer.config.frames - 1, shown).long()
     return [
         to_uint8(tokenizer.decode(planes.one(number), frames)[0]).cpu().numpy()
-        for number in range(len(planes.xy))
+        for number in range(planes.batch)
     ]
 
 
-def plane_rows(planes: Triplane) -> list[np.ndarray]:
-    """For each normalised latent a line with every channel of its xy plane, as grey pictures
-    (C, H', W', 3) uint8 from -3 to 3 standard deviations."""
-    grey_BCRS = to_uint8(planes.xy.movedim(-1, 1) / 3)
+def plane_rows(planes: Planes) -> list[np.ndarray]:
+    """For each normalised latent a line with every channel of its first plane (the paper's xy), as
+    grey pictures (C, R, S, 3) uint8 from -3 to 3 standard deviations."""
+    grey_BCRS = to_uint8(planes[0].movedim(-1, 1) / 3)
     return list(grey_BCRS.unsqueeze(-1).expand(*grey_BCRS.shape, 3).cpu().numpy())
 
 
@@ -82,14 +82,14 @@ def chunks(count: int, batch: int) -> list[range]:
     return [range(first, min(first + batch, count)) for first in range(0, count, batch)]
 
 
-def generate(
+def generate_chunk(
     model: Model,
     config: DiTModelConfig,
     device: torch.device,
     chunk: range,
     how: Generation,
     on_evaluation: Callable[[], object] = lambda: None,
-) -> Triplane:
+) -> Planes:
     """Normalised latents of the samples with the numbers `chunk`, at most `how.batch` of them.
 
     on_evaluation: called after each forward pass of the sampler.
@@ -100,27 +100,25 @@ def generate(
     """
     how.check(config)
     padded = range(chunk.start, chunk.start + how.batch)
-    size = latent_size(config.plane_size, config.plane_channels)
     label_B = None
     if how.labels:
         label_B = torch.tensor([how.label_of(number) for number in padded], device=device)
-    inner = guided_velocity(flat_velocity(model, config), label_B, how.sampler)
-
-    def velocity(x_BM: torch.Tensor, time_B: torch.Tensor) -> torch.Tensor:
-        result = inner(x_BM, time_B)
-        on_evaluation()
-        return result
 
     def draw(purpose: str) -> torch.Tensor:
-        return _normal(how.seed, padded, size, purpose).to(device)
+        return _normal(how.seed, padded, config.latent.numbers, purpose).to(device)
 
-    latents_BM = sample(velocity, draw("noise"), how.sampler, lambda step: draw(f"step {step}"))
-    if not latents_BM.isfinite().all():
+    def step_noise(step: int) -> torch.Tensor:
+        return draw(f"step {step}")
+
+    planes = generate(
+        model, config.latent, draw("noise"), label_B, how.sampler, step_noise, on_evaluation
+    )
+    if not all(plane.isfinite().all() for plane in planes):
         raise CheckpointError(
             f"samples {chunk.start} to {chunk.stop - 1} are not finite; take more sampler steps, "
             "float32, or weights of an earlier step"
         )
-    return unpack(latents_BM[: len(chunk)], config.plane_size, config.plane_channels)
+    return planes.map(lambda plane: plane[: len(chunk)])
 
 
 def _normal(seed: int, samples: Sequence[int], size: int, purpose: str) -> torch.Tensor:

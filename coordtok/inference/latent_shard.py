@@ -17,7 +17,7 @@ from safetensors.torch import save
 from coordtok.data.index import ShardEntry, shard_as_dict, shard_from_dict
 from coordtok.data.sample import SkippedSample
 from coordtok.data.tars import LATENT_EXTENSIONS, index_tar, write_tar
-from coordtok.inference.channel_sums import Moments
+from coordtok.inference.channel_sums import ChannelSums
 from coordtok.storage.files import whole_file, write_whole
 
 WORK = ".work"
@@ -38,13 +38,13 @@ class ShardRecord:
     """What is known of a complete shard."""
 
     entry: ShardEntry
-    moments: Moments
+    sums: ChannelSums
     skipped: tuple[SkippedSample, ...]
 
     def save(self, folder: Path) -> None:
         record = {
             "shard": shard_as_dict(self.entry),
-            "moments": self.moments.to_dict(),
+            "moments": self.sums.to_dict(),
             "skipped": self.skipped,
         }
         write_whole(_record_path(folder, self.entry.name), json.dumps(record).encode())
@@ -58,30 +58,30 @@ class ShardRecord:
             if entry.name != name or (folder / name).stat().st_size != entry.bytes:
                 return None
             skipped = tuple(SkippedSample(*each) for each in stored["skipped"])
-            return cls(entry, Moments.from_dict(stored["moments"]), skipped)
+            return cls(entry, ChannelSums.from_dict(stored["moments"]), skipped)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
 def write_shard(
-    path: Path, latents: Iterable[Latent], moments: Moments, skipped: list[SkippedSample]
+    path: Path, latents: Iterable[Latent], sums: ChannelSums, skipped: list[SkippedSample]
 ) -> None:
     """Write `latents` into the tar at `path`, then its record.
 
-    moments: zero; skipped: what making `latents` adds to, complete when they are all made.
+    sums: zero; skipped: what making `latents` adds to, complete when they are all made.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written.
     """
     with whole_file(path) as file:
-        write_tar(file, _members(latents, moments))
+        write_tar(file, _members(latents, sums))
     entry = index_tar(path, LATENT_EXTENSIONS)
-    ShardRecord(entry, moments, tuple(skipped)).save(path.parent)
+    ShardRecord(entry, sums, tuple(skipped)).save(path.parent)
 
 
-def _members(latents: Iterable[Latent], moments: Moments) -> Iterator[tuple[str, bytes]]:
+def _members(latents: Iterable[Latent], sums: ChannelSums) -> Iterator[tuple[str, bytes]]:
     for key, planes, info in latents:
-        moments.add({name: plane.float().numpy() for name, plane in planes.items()})
+        sums.add({name: plane.float().numpy() for name, plane in planes.items()})
         yield f"{key}.safetensors", save(planes)
         yield f"{key}.json", json.dumps(info).encode()
 

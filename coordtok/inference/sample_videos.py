@@ -24,8 +24,8 @@ from coordtok.config.load import to_dict
 from coordtok.diffusion.samplers import evaluations
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.pixels import to_uint8
-from coordtok.geometry.triplane import Triplane
-from coordtok.inference.generation import Generation, chunks, generate
+from coordtok.geometry.planes import Planes
+from coordtok.inference.generation import Generation, chunks, generate_chunk
 from coordtok.inference.reconstruction import Decoding
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
@@ -83,19 +83,18 @@ def tokenizer_folder(model: TriplaneDiT, named: str | None) -> str:
 
 def check_pair(model: TriplaneDiT, tokenizer: CoordTok, identity: TokenizerId) -> None:
     """Raise a `CheckpointError` unless `tokenizer` is the one whose latents `model` makes."""
-    wanted, config = model.settings.tokenizer, tokenizer.config
+    wanted = model.settings.tokenizer
     if wanted is not None and wanted.fingerprint != identity.fingerprint:
         raise CheckpointError(
             f"the model makes latents of the tokenizer {wanted.path} (fingerprint "
             f"{wanted.fingerprint[:12]}), not of {identity.path} ({identity.fingerprint[:12]}); "
             "name that one with --tokenizer"
         )
-    makes = (model.config.plane_size, model.config.plane_channels)
-    takes = (config.plane_size, config.plane_channels)
-    if makes != takes:
+    difference = model.latent.difference(tokenizer.config.latent)
+    if difference is not None:
         raise CheckpointError(
-            f"the model makes planes of {makes[0]} with {makes[1]} channels, the tokenizer "
-            f"{identity.path} takes {takes[0]} with {takes[1]}; name another with --tokenizer"
+            f"the model makes {difference} as the tokenizer {identity.path} takes; name another "
+            "with --tokenizer"
         )
 
 
@@ -155,7 +154,7 @@ class _Maker:
     @torch.no_grad()
     def _make(self, chunk: range, on_evaluation: Callable[[], object]) -> None:
         model, how = self._model, self._request.generation
-        planes = generate(model, model.config, model.device, chunk, how, on_evaluation)
+        planes = generate_chunk(model, model.config, model.device, chunk, how, on_evaluation)
         planes = model.statistics.denormalise(planes)
         for place, number in enumerate(chunk):
             one = planes.one(place)
@@ -163,11 +162,11 @@ class _Maker:
                 self._write_latent(number, one)
             self._write_video(number, one)
 
-    def _write_latent(self, number: int, planes: Triplane) -> None:
+    def _write_latent(self, number: int, planes: Planes) -> None:
         tensors = {name: plane[0].cpu().contiguous() for name, plane in planes._asdict().items()}
         write_whole(video_path(self._output, number).with_suffix(".safetensors"), save(tensors))
 
-    def _write_video(self, number: int, planes: Triplane) -> None:
+    def _write_video(self, number: int, planes: Planes) -> None:
         how = self._request.decoding
         pixels = self._tokenizer.decode(planes, None, how.points_per_pass, grouping=how.grouping)
         if not pixels.isfinite().all():

@@ -9,10 +9,11 @@ from fractions import Fraction
 
 import torch
 
-from coordtok.config.schema import ModelConfig, TokenizerModelConfig
+from coordtok.config.schema import TokenizerModelConfig
 from coordtok.errors import ConfigError, DataError
 from coordtok.geometry.grid import PatchGrid
-from coordtok.geometry.triplane import PLANE_AXES, Triplane
+from coordtok.geometry.latent import LatentShape
+from coordtok.geometry.planes import Planes
 
 
 def check_video(video: torch.Tensor, config: TokenizerModelConfig) -> None:
@@ -45,14 +46,20 @@ def check_num_frames(
     return None if (num_frames_B == frames).all() else num_frames_B
 
 
-def check_planes(planes: Triplane, config: ModelConfig) -> None:
-    for name, plane, axes in zip(Triplane._fields, planes, PLANE_AXES):
-        rows, columns = (config.plane_size[axis] for axis in axes)
-        if tuple(plane.shape[1:]) != (rows, columns, config.plane_channels):
+def check_planes(planes: Planes, latent: LatentShape) -> None:
+    if planes._fields != latent.names:
+        raise DataError(
+            f"the planes are {', '.join(planes._fields)}; this model's are "
+            f"{', '.join(latent.names)}: use the model that encoded them, or one that was trained "
+            "on its latents"
+        )
+    for found, plane in zip(planes, latent.planes):
+        if tuple(found.shape[1:]) != plane.shape:
+            rows, columns, channels = plane.shape
             raise DataError(
-                f"plane {name} has shape {tuple(plane.shape)}; this model's are (B, {rows}, "
-                f"{columns}, {config.plane_channels}): use the model that encoded it, or one that "
-                "was trained on its latents"
+                f"plane {plane.name} has shape {tuple(found.shape)}; this model's are (B, {rows}, "
+                f"{columns}, {channels}): use the model that encoded it, or one that was trained "
+                "on its latents"
             )
 
 

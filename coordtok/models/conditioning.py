@@ -1,4 +1,4 @@
-"""What a diffusion transformer is told beside its tokens: the time, a label, and where a token is.
+"""The conditioning of a diffusion transformer, time and label, and the table of its positions.
 
 Shapes: B batch, D width, F frequencies; R, S rows and columns of tokens.
 """
@@ -10,14 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from coordtok.config.schema import NO_LABEL
+
 FREQUENCIES = 256
-"""Numbers that tell the time before the MLP, half of them cosines (OFFICIAL_WEIGHTS)."""
+"""Features of the time before its MLP, half of them cosines (OFFICIAL_WEIGHTS)."""
 MAX_PERIOD = 10_000
 LABEL_STD = 0.02
 """As in DiT: labels start small beside the time."""
-
-NO_CLASS = -1
-"""A label that says nothing of the class."""
 
 
 class Float32Linear(nn.Linear):
@@ -60,9 +59,9 @@ class LabelEmbedding(nn.Embedding):
         nn.init.normal_(self.weight, std=LABEL_STD)
 
     def forward(self, label_B: torch.Tensor) -> torch.Tensor:
-        """(B, D); `NO_CLASS` has the last row."""
+        """(B, D); `NO_LABEL` has the last row."""
         last = self.num_embeddings - 1
-        return super().forward(torch.where(label_B == NO_CLASS, last, label_B))
+        return super().forward(torch.where(label_B == NO_LABEL, last, label_B))
 
 
 def sincos_table(rows: int, columns: int, dim: int) -> torch.Tensor:

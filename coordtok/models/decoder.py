@@ -1,6 +1,10 @@
 """From planes and patch coordinates to pixels.
 
-Shapes: B batch, G passes, N patches of a pass, D width, C plane channels, P = pt * ph * pw * 3.
+    Decoder             what the planes hold at a patch, its position, blocks, pixels
+      PointEmbedding    what the planes hold at a point, as a token
+
+Shapes: B batch, G passes, N patches of a pass, L = N tokens of the B * G passes, D width, C what
+all planes hold at a point (`LatentShape.features`), P = pt * ph * pw * 3.
 """
 
 import torch
@@ -8,7 +12,7 @@ from torch import nn
 
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
-from coordtok.geometry.triplane import Triplane, sample
+from coordtok.geometry.planes import Planes, read_at
 from coordtok.models.layers import VIT_EPS, BlockStack, ViTBlock
 
 
@@ -28,9 +32,10 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
+        self.latent = config.latent
         self.grid = PatchGrid(config.video_size, config.decoder_patch)
         pt, ph, pw = config.decoder_patch
-        self.embed = PointEmbedding(3 * config.plane_channels, config.dim)
+        self.embed = PointEmbedding(self.latent.features, config.dim)
         self.position = nn.Parameter(torch.empty(self.grid.count, config.dim))
         nn.init.normal_(self.position, std=config.dim**-0.5)  # as in the release
         self.blocks = BlockStack(
@@ -40,28 +45,27 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
         self.head = nn.Linear(config.dim, pt * ph * pw * 3)
 
-    def forward(
-        self, planes: Triplane, index_BGN3: torch.Tensor, later: float = 0.0
-    ) -> torch.Tensor:
+    def forward(self, planes: Planes, index_BGN3: torch.Tensor, later: float = 0.0) -> torch.Tensor:
         """Pixels (B, G, N, pt, ph, pw, 3), float32.
 
         later: where patches lie between their index along t and the next, in [0, 1): the position
         table is interpolated linearly, and the planes are read there.
         """
         features_BGNC = self._read(planes, index_BGN3, later)
-        position_BGND = self._position(index_BGN3)
-        if later:
-            following_BGN3 = index_BGN3.clone()
-            following_BGN3[..., 0].add_(1).clamp_(max=self.grid.shape[0] - 1)
-            position_BGND = torch.lerp(position_BGND, self._position(following_BGN3), later)
-        tokens_BGND = self.embed(features_BGNC.to(self.embed.weight.dtype)) + position_BGND
+        tokens_BGND = self.embed(features_BGNC.to(self.embed.weight.dtype))
+        tokens_BGND = tokens_BGND + self._position(index_BGN3, later)
         tokens_BLD = self.norm(self.blocks(tokens_BGND.flatten(0, 1)))
         pixels_BLP = self.head(tokens_BLD).float()
         return pixels_BLP.view(*index_BGN3.shape[:3], *self.grid.patch, 3)
 
-    def _position(self, index_BGN3: torch.Tensor) -> torch.Tensor:
-        return nn.functional.embedding(self.grid.ravel(index_BGN3), self.position)
-
-    def _read(self, planes: Triplane, index_BGN3: torch.Tensor, later: float) -> torch.Tensor:
+    def _read(self, planes: Planes, index_BGN3: torch.Tensor, later: float) -> torch.Tensor:
         coords_BN3 = self.grid.coordinates(index_BGN3.flatten(1, 2), later)
-        return sample(planes, coords_BN3).unflatten(1, index_BGN3.shape[1:3])
+        return read_at(planes, coords_BN3, self.latent).unflatten(1, index_BGN3.shape[1:3])
+
+    def _position(self, index_BGN3: torch.Tensor, later: float) -> torch.Tensor:
+        position_BGND = nn.functional.embedding(self.grid.ravel(index_BGN3), self.position)
+        if not later:
+            return position_BGND
+        following_BGN3 = index_BGN3.clone()
+        following_BGN3[..., 0].add_(1).clamp_(max=self.grid.shape[0] - 1)
+        return torch.lerp(position_BGND, self._position(following_BGN3, 0.0), later)

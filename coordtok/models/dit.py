@@ -1,8 +1,8 @@
 """TriplaneDiT: a diffusion transformer on the planes of a tokenizer (PAPER: generator).
 
-The planes are cut into patches, whose tokens attend to each other across all three; adaLN-Zero
-blocks are told the time and the label. It predicts the velocity of flow matching (diffusion.flow)
-on normalised latents (diffusion.statistics).
+The planes are cut into patches, whose tokens attend to each other across all of them; adaLN-Zero
+blocks are conditioned on the time and the label. It predicts the velocity of flow matching
+(diffusion.flow) on normalised latents (diffusion.statistics).
 
 Linear layers keep torch's default initialisation but for those that adaLN-Zero wants at zero: the
 fresh model predicts zero, and each of its blocks hands on what it is given.
@@ -12,30 +12,21 @@ of one plane.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coordtok.config.schema import DiTModelConfig
+from coordtok.config.schema import NO_LABEL, DiTModelConfig
+from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import CheckpointError, ConfigError
-from coordtok.geometry.grid import PatchGrid
-from coordtok.geometry.patches import patchify, unpatchify
-from coordtok.geometry.triplane import PLANE_AXES, Triplane, plane_shape
+from coordtok.geometry.latent import Plane
+from coordtok.geometry.planes import Planes, from_patches, planes_of, to_patches
 from coordtok.models.checks import check_planes
-from coordtok.models.conditioning import (
-    NO_CLASS,
-    LabelEmbedding,
-    TimeEmbedding,
-    sincos_table,
-)
+from coordtok.models.conditioning import LabelEmbedding, TimeEmbedding, sincos_table
 from coordtok.models.layers import MLP, BlockStack, SelfAttention
 from coordtok.pretrained.card import GeneratorSettings
 from coordtok.pretrained.read import load_model
-
-if TYPE_CHECKING:
-    from coordtok.diffusion.statistics import LatentStatistics
 
 DIT_EPS = 1e-6
 
@@ -62,14 +53,16 @@ class AdaptiveNorm(nn.LayerNorm):
 
 
 class Modulation(ZeroLinear):
-    """Shifts, scales and gates out of what the model is told, (B, D): `count` of (B, 1, D)."""
+    """Shifts, scales and gates out of the conditioning, (B, D): `count` of (B, 1, D)."""
 
     def __init__(self, dim: int, count: int) -> None:
         super().__init__(dim, count * dim)
         self.count = count
 
-    def forward(self, told_BD: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
-        parts = super().forward(told_BD.to(self.weight.dtype)).unsqueeze(1)
+    def forward(  # type: ignore[override]
+        self, conditioning_BD: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        parts = super().forward(conditioning_BD.to(self.weight.dtype)).unsqueeze(1)
         return parts.chunk(self.count, dim=-1)
 
 
@@ -84,8 +77,8 @@ class DiTBlock(nn.Module):
         self.mlp_norm = AdaptiveNorm(dim)
         self.mlp = MLP(dim, mlp_ratio, approximate="tanh")
 
-    def forward(self, tokens_BLD: torch.Tensor, told_BD: torch.Tensor) -> torch.Tensor:
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(told_BD)
+    def forward(self, tokens_BLD: torch.Tensor, conditioning_BD: torch.Tensor) -> torch.Tensor:
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(conditioning_BD)
         tokens_BLD = tokens_BLD + gate * self.attention(
             self.attention_norm(tokens_BLD, shift, scale)
         )
@@ -95,62 +88,58 @@ class DiTBlock(nn.Module):
 class PlaneEmbedding(nn.Module):
     """The patches of one plane as tokens, with which plane and where in it they are."""
 
-    def __init__(self, grid: PatchGrid, channels: int, dim: int) -> None:
+    def __init__(self, geometry: Plane, dim: int) -> None:
         super().__init__()
-        self.patch = grid.patch
-        self.embed = nn.Linear(grid.patch[1] * grid.patch[2] * channels, dim)
+        self.geometry = geometry
+        self.embed = nn.Linear(geometry.patch_numbers, dim)
         self.which = nn.Parameter(torch.empty(dim))
-        self.position = nn.Parameter(torch.empty(grid.count, dim))
+        self.position = nn.Parameter(torch.empty(geometry.tokens, dim))
         nn.init.normal_(self.which)  # unit scale, as in the release: planes differ at once
         with torch.no_grad():
-            self.position.copy_(sincos_table(*grid.shape[1:], dim))
+            self.position.copy_(sincos_table(*geometry.grid, dim))
 
     def forward(self, plane_BRSC: torch.Tensor) -> torch.Tensor:
         """(B, L, D), row-major."""
-        patches_BLP = patchify(plane_BRSC.unsqueeze(1), self.patch)
+        patches_BLP = to_patches(plane_BRSC, self.geometry)
         return self.embed(patches_BLP.to(self.embed.weight.dtype)) + self.which + self.position
 
 
 class PlaneVelocity(nn.Module):
     """Finished tokens to the velocity of one plane: each its patch, (row, column, channel)."""
 
-    def __init__(self, grid: PatchGrid, channels: int, dim: int) -> None:
+    def __init__(self, geometry: Plane, dim: int) -> None:
         super().__init__()
-        self.grid = grid
+        self.geometry = geometry
         self.modulation = Modulation(dim, 2)
         self.norm = AdaptiveNorm(dim)
-        self.head = ZeroLinear(dim, grid.patch[1] * grid.patch[2] * channels)
+        self.head = ZeroLinear(dim, geometry.patch_numbers)
 
-    def forward(self, tokens_BLD: torch.Tensor, told_BD: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens_BLD: torch.Tensor, conditioning_BD: torch.Tensor) -> torch.Tensor:
         """(B, R, S, C), float32."""
-        shift, scale = self.modulation(told_BD)
-        patches_BLP = self.head(self.norm(tokens_BLD, shift, scale)).float()
-        return unpatchify(patches_BLP.unflatten(2, (*self.grid.patch, -1)), self.grid).squeeze(1)
+        shift, scale = self.modulation(conditioning_BD)
+        return from_patches(self.head(self.norm(tokens_BLD, shift, scale)).float(), self.geometry)
 
 
 class TriplaneDiT(nn.Module):
-    """A diffusion transformer on triplanes, unconditional or of classes."""
+    """A diffusion transformer on planes, the paper's three or others, unconditional or of
+    classes."""
 
     settings: GeneratorSettings
     """What an export says of the latents; only of a model from `from_pretrained`."""
-    statistics: "LatentStatistics"
+    statistics: LatentStatistics
     """Between the tokenizer's latents and the model's normalised ones; likewise."""
 
     def __init__(self, config: DiTModelConfig) -> None:
         super().__init__()
-        self.config = config
-        patch, channels, dim = config.patch, config.plane_channels, config.dim
-        grids = [
-            PatchGrid((1, *plane_shape(config.plane_size, axes)), (1, patch, patch))
-            for axes in PLANE_AXES
-        ]
-        self.planes = nn.ModuleList(PlaneEmbedding(grid, channels, dim) for grid in grids)
+        self.config, self.latent = config, config.latent
+        dim = config.dim
+        self.planes = nn.ModuleList(PlaneEmbedding(each, dim) for each in self.latent.planes)
         self.time = TimeEmbedding(dim)
         self.label = LabelEmbedding(config.classes, dim)
         self.blocks = BlockStack(
             DiTBlock(dim, config.heads, config.mlp_ratio) for _ in range(config.layers)
         )
-        self.velocities = nn.ModuleList(PlaneVelocity(grid, channels, dim) for grid in grids)
+        self.velocities = nn.ModuleList(PlaneVelocity(each, dim) for each in self.latent.planes)
 
     @classmethod
     def from_pretrained(
@@ -168,21 +157,12 @@ class TriplaneDiT(nn.Module):
         model.statistics = model._checked(card.settings.statistics, folder).to(model.device)
         return model
 
-    def _checked(self, statistics: dict, folder: str | Path) -> "LatentStatistics":
+    def _checked(self, statistics: dict, folder: str | Path) -> LatentStatistics:
         """The statistics that the export at `folder` stores, if they can be this model's."""
-        from coordtok.diffusion.statistics import LatentStatistics
-
         try:
-            found = LatentStatistics.from_dict(statistics)
+            return LatentStatistics.from_dict(statistics, self.latent)
         except ConfigError as error:
             raise CheckpointError(f"{folder} is of no use: {error}; export it again") from None
-        for name, mean_C in found.mean._asdict().items():
-            if len(mean_C) != self.config.plane_channels:
-                raise CheckpointError(
-                    f"{folder} has statistics of {len(mean_C)} channels for {name}, but its model "
-                    f"has {self.config.plane_channels}; export it again"
-                )
-        return found
 
     @property
     def device(self) -> torch.device:
@@ -193,19 +173,17 @@ class TriplaneDiT(nn.Module):
         self.blocks.activation_checkpointing = enabled
 
     def forward(
-        self, planes: Triplane, time_B: torch.Tensor, label_B: torch.Tensor | None = None
-    ) -> Triplane:
+        self, planes: Planes, time_B: torch.Tensor, label_B: torch.Tensor | None = None
+    ) -> Planes:
         """The velocity at normalised latents `planes` and times in [0, 1]; float32.
 
         label_B: int64 class of each, -1 for none; None where none has one.
         """
-        check_planes(planes, self.config)
+        check_planes(planes, self.latent)
         if label_B is None:
-            label_B = torch.full_like(time_B, NO_CLASS, dtype=torch.int64)
-        told_BD = F.silu(self.time(time_B) + self.label(label_B))
+            label_B = torch.full_like(time_B, NO_LABEL, dtype=torch.int64)
+        conditioning_BD = F.silu(self.time(time_B) + self.label(label_B))
         parts = [embed(plane) for embed, plane in zip(self.planes, planes)]
-        tokens_BLD = self.blocks(torch.cat(parts, dim=1), told_BD)
-        pieces = tokens_BLD.split([part.shape[1] for part in parts], dim=1)
-        return Triplane(
-            *(velocity(piece, told_BD) for velocity, piece in zip(self.velocities, pieces))
-        )
+        tokens_BLD = self.blocks(torch.cat(parts, dim=1), conditioning_BD)
+        heads = zip(self.velocities, tokens_BLD.split(self.latent.tokens, dim=1))
+        return planes_of(self.latent, (head(part, conditioning_BD) for head, part in heads))

@@ -1,10 +1,13 @@
-"""From a video to its three planes.
+"""From a video to its planes.
 
-A ViT over tubelets makes the memory; learned plane tokens read it through a cross-self transformer
-and each becomes a patch of a plane.
+    Encoder               which tubelets are padding
+      VideoViT            tubelets to features: their embedding, positions and blocks
+      PlaneTransformer    features to planes: positions of the features, blocks, and of each plane
+        PlaneTokens       what its tokens are at first
+        PlaneHead         what its finished tokens become
 
-Shapes: B batch, T frames, H rows, W columns, L tubelets, D width, C plane channels,
-R, S rows and columns of one plane.
+Shapes: B batch, T frames, H rows, W columns, L tubelets or tokens of planes, M tubelets that are
+read, D width, C plane channels, R, S rows and columns of one plane.
 """
 
 import torch
@@ -12,13 +15,12 @@ from torch import nn
 
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
+from coordtok.geometry.latent import Plane
 from coordtok.geometry.patches import patchify
 from coordtok.geometry.pixels import from_uint8
-from coordtok.geometry.triplane import PLANE_AXES, Triplane
+from coordtok.geometry.planes import Planes, from_patches, planes_of, to_patches
 from coordtok.models.layers import CROSS_SELF_EPS, VIT_EPS, BlockStack, CrossSelfBlock, ViTBlock
 from coordtok.models.legacy import legacy_memory_bias
-
-Size2 = tuple[int, int]
 
 TABLE_STD = 0.02
 """Position tables added to patch embeddings start small, as in ViT (timm: trunc_normal, 0.02)."""
@@ -60,79 +62,61 @@ class VideoViT(nn.Module):
 
 
 class PlaneTokens(nn.Module):
-    """Learned tokens that stand for one plane: part of a learned plane each, embedded."""
+    """Learned tokens that stand for one plane: patches of a learned plane, embedded."""
 
-    def __init__(self, size: Size2, patch: Size2, channels: int, dim: int) -> None:
+    def __init__(self, geometry: Plane, dim: int) -> None:
         super().__init__()
-        self.grid = (size[0] // patch[0], size[1] // patch[1])
+        self.geometry = geometry
         # Unit scale, as in the release: the few tokens must differ from the first step on.
-        self.plane = nn.Parameter(torch.empty(*size, channels))
+        self.plane = nn.Parameter(torch.empty(geometry.shape))
         nn.init.normal_(self.plane)
-        self.embed = nn.Linear(patch[0] * patch[1] * channels, dim)
+        self.embed = nn.Linear(geometry.patch_numbers, dim)
 
     def forward(self) -> torch.Tensor:
         """(L, D), row-major."""
-        rows, columns = self.grid
-        parts = self.plane.unflatten(1, (columns, -1)).unflatten(0, (rows, -1))
-        return self.embed(parts.transpose(1, 2).flatten(2).flatten(0, 1))
+        return self.embed(to_patches(self.plane.unsqueeze(0), self.geometry).squeeze(0))
 
 
 class PlaneHead(nn.Module):
     """Makes a plane of its finished tokens: each becomes its patch, (row, column, channel)."""
 
-    def __init__(self, size: Size2, patch: Size2, channels: int, dim: int) -> None:
+    def __init__(self, geometry: Plane, dim: int) -> None:
         super().__init__()
-        self.grid = (size[0] // patch[0], size[1] // patch[1])
-        self.patch = patch
-        self.project = nn.Linear(dim, patch[0] * patch[1] * channels)
+        self.geometry = geometry
+        self.project = nn.Linear(dim, geometry.patch_numbers)
 
     def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
         """(B, R, S, C), float32."""
-        patches_BLP = self.project(tokens_BLD).float()
-        parts = patches_BLP.unflatten(2, (*self.patch, -1)).unflatten(1, self.grid)
-        return parts.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return from_patches(self.project(tokens_BLD).float(), self.geometry)
 
 
 class PlaneTransformer(nn.Module):
-    """Plane tokens read the video's features and become the planes."""
+    """The tokens of all planes read the video's features and become the planes."""
 
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
+        self.latent = config.latent
         tubelets = PatchGrid(config.video_size, config.video_patch).count
         # Unit scale, as in the release: it joins features that a LayerNorm gave unit scale.
         self.memory_position = nn.Parameter(torch.empty(tubelets, config.dim))
         nn.init.normal_(self.memory_position)
-        shapes = [_plane_shape(config, axes) for axes in PLANE_AXES]
-        self.tokens = nn.ModuleList(
-            PlaneTokens(*shape, config.plane_channels, config.dim) for shape in shapes
-        )
+        self.tokens = nn.ModuleList(PlaneTokens(each, config.dim) for each in self.latent.planes)
         self.blocks = BlockStack(
             CrossSelfBlock(config.dim, config.heads, config.mlp_ratio)
             for _ in range(config.plane_layers)
         )
         self.norm = nn.LayerNorm(config.dim, eps=CROSS_SELF_EPS)
-        self.heads = nn.ModuleList(
-            PlaneHead(*shape, config.plane_channels, config.dim) for shape in shapes
-        )
+        self.heads = nn.ModuleList(PlaneHead(each, config.dim) for each in self.latent.planes)
 
     def forward(
-        self, memory_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
-    ) -> Triplane:
-        starts = [tokens() for tokens in self.tokens]
-        tokens_BLD = torch.cat(starts).expand(len(memory_BLD), -1, -1)
-        memory_BLD = memory_BLD + self.memory_position
-        tokens_BLD = self.norm(self.blocks(tokens_BLD, memory_BLD, key_mask_BL))
-        parts = tokens_BLD.split([len(start) for start in starts], dim=1)
-        return Triplane(*(head(part) for head, part in zip(self.heads, parts)))
-
-
-def _plane_shape(config: TokenizerModelConfig, axes: Size2) -> tuple[Size2, Size2]:
-    """Size and patch of the plane over two of the axes (t, y, x)."""
-    rows, columns = axes
-    return (
-        (config.plane_size[rows], config.plane_size[columns]),
-        (config.plane_patch[rows], config.plane_patch[columns]),
-    )
+        self, features_BMD: torch.Tensor, key_mask_BM: torch.Tensor | None = None
+    ) -> Planes:
+        starts_LD = torch.cat([tokens() for tokens in self.tokens])
+        tokens_BLD = starts_LD.expand(len(features_BMD), -1, -1)
+        memory_BMD = features_BMD + self.memory_position
+        tokens_BLD = self.norm(self.blocks(tokens_BLD, memory_BMD, key_mask_BM))
+        parts = tokens_BLD.split(self.latent.tokens, dim=1)
+        return planes_of(self.latent, (head(part) for head, part in zip(self.heads, parts)))
 
 
 class Encoder(nn.Module):
@@ -145,18 +129,16 @@ class Encoder(nn.Module):
         self.video = VideoViT(config)
         self.planes = PlaneTransformer(config)
 
-    def forward(
-        self, video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor | None = None
-    ) -> Triplane:
+    def forward(self, video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor | None = None) -> Planes:
         """`video` is uint8, or float in [-1, 1], with padding already overwritten; `is_real_BT`
         marks the frames that are not padding. A tubelet with any real frame is attended to."""
         if is_real_BT is None:
             return self.planes(self.video(video_BTHW3))
         if self.legacy_padding:
-            bias_BL = legacy_memory_bias(is_real_BT, self.grid.shape[0], self.grid.per_slab)
-            return self.planes(self.video(video_BTHW3), bias_BL)
-        mask_BL = self._tubelet_mask(is_real_BT)
-        return self.planes(self.video(video_BTHW3, mask_BL), mask_BL)
+            bias_BM = legacy_memory_bias(is_real_BT, self.grid.shape[0], self.grid.per_slab)
+            return self.planes(self.video(video_BTHW3), bias_BM)
+        mask_BM = self._tubelet_mask(is_real_BT)
+        return self.planes(self.video(video_BTHW3, mask_BM), mask_BM)
 
     def _tubelet_mask(self, is_real_BT: torch.Tensor) -> torch.Tensor:
         has_real_BS = is_real_BT.unflatten(1, (self.grid.shape[0], -1)).any(dim=-1)

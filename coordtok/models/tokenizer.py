@@ -1,4 +1,4 @@
-"""CoordTok: a long video as three planes, and any patch of it from its coordinates.
+"""CoordTok: a long video as planes, and any patch of it from its coordinates.
 
 Under ZeRO-3 only a call of the whole model (`forward`) finds its parameters gathered; `encode`,
 `decode` and `decode_at` are for a model that is in one piece.
@@ -19,7 +19,7 @@ from coordtok.errors import ConfigError
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping, patch_groups
 from coordtok.geometry.patches import write
 from coordtok.geometry.pixels import overwrite_padding, real_frames
-from coordtok.geometry.triplane import Triplane
+from coordtok.geometry.planes import Planes
 from coordtok.models.checks import (
     check_frames,
     check_index,
@@ -39,7 +39,7 @@ class CoordTok(nn.Module):
     """Coordinate-based video tokenizer (PAPER.md; arXiv 2411.14762)."""
 
     points_per_pass = 1024
-    """What `decode` aims at when not told: the patches a clip was trained with (PAPER: N)."""
+    """What `decode` aims at by default: the patches a clip was trained with (PAPER: N)."""
 
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
@@ -95,8 +95,9 @@ class CoordTok(nn.Module):
 
     def encode(
         self, video: torch.Tensor, num_frames: torch.Tensor | Sequence[int] | None = None
-    ) -> Triplane:
-        """The planes of `video` (B, T, H, W, 3), uint8 or float in [-1, 1]; float32.
+    ) -> Planes:
+        """The planes of `video` (B, T, H, W, 3), uint8 or float in [-1, 1]: a `Triplane`, if the
+        config has the paper's planes; float32.
 
         num_frames: (B,) real frames of each clip, if any is padded. What padded frames hold has no
         influence on the result. Kept on the host, it costs no wait for the device.
@@ -105,7 +106,7 @@ class CoordTok(nn.Module):
 
     def _encode(
         self, video: torch.Tensor, num_frames: torch.Tensor | Sequence[int] | None
-    ) -> Triplane:
+    ) -> Planes:
         check_video(video, self.config)
         num_frames_B = check_num_frames(num_frames, len(video), self.config.frames)
         if num_frames_B is None:
@@ -114,9 +115,9 @@ class CoordTok(nn.Module):
         overwrite = legacy_overwrite_padding if self.config.legacy_padding else overwrite_padding
         return self.encoder(overwrite(video, is_real_BT), is_real_BT)
 
-    def decode_at(self, planes: Triplane, index_BN3: torch.Tensor) -> torch.Tensor:
+    def decode_at(self, planes: Planes, index_BN3: torch.Tensor) -> torch.Tensor:
         """Pixels (B, N, pt, ph, pw, 3) of the patches with indices (t, y, x), float32."""
-        check_planes(planes, self.config)
+        check_planes(planes, self.config.latent)
         check_index(index_BN3, self.decoder.grid)
         index_BGN3 = index_BN3.unsqueeze(1).to(self.device)
         return self.decoder(planes.to(self.device), index_BGN3).squeeze(1)
@@ -124,7 +125,7 @@ class CoordTok(nn.Module):
     @torch.no_grad()
     def decode(
         self,
-        planes: Triplane,
+        planes: Planes,
         frames: Sequence[int] | torch.Tensor | None = None,
         points_per_pass: int | None = None,
         *,
@@ -147,7 +148,7 @@ class CoordTok(nn.Module):
             raise ConfigError(f"groups_per_pass is {groups_per_pass}; decode at least 1 at a time")
         if frames is not None and times is not None:
             raise ConfigError("both frames and times are given; choose one")
-        check_planes(planes, self.config)
+        check_planes(planes, self.config.latent)
         planes = planes.to(self.device)
         wanted = (
             [(frame, 0.0) for frame in check_frames(frames, self.config.frames)]
@@ -156,12 +157,12 @@ class CoordTok(nn.Module):
         )
         points = self.points_per_pass if points_per_pass is None else points_per_pass
         groups = patch_groups(self.decoder.grid, points, grouping, seed)
-        shape = (len(planes.xy), len(wanted), *self.config.video_size[1:], 3)
-        video_BFHW3 = planes.xy.new_empty(shape, dtype=torch.float32)
+        shape = (planes.batch, len(wanted), *self.config.video_size[1:], 3)
+        video_BFHW3 = planes[0].new_empty(shape, dtype=torch.float32)
         for later in sorted({later for _, later in wanted}):
             frame_F = torch.tensor([frame if each == later else -1 for frame, each in wanted])
             for index_GN3 in _passes(groups, self._slabs(frame_F), groups_per_pass):
-                index_BGN3 = index_GN3.to(self.device).expand(len(planes.xy), -1, -1, -1)
+                index_BGN3 = index_GN3.to(self.device).expand(planes.batch, -1, -1, -1)
                 pixels_BGNP3 = self.decoder(planes, index_BGN3, later)
                 self._place(video_BFHW3, pixels_BGNP3, index_GN3, frame_F)
         return video_BFHW3

@@ -102,7 +102,7 @@ def test_models_that_do_not_belong_together() -> None:
         untrained_pair(tokenizer, tokenizer, "cpu", None)
     with pytest.raises(ConfigError, match=r"a tokenizer is wanted, but .* 'dit': name"):
         untrained_pair(generator, generator, "cpu", None)
-    with pytest.raises(CheckpointError, match="makes planes of"):
+    with pytest.raises(CheckpointError, match=r"makes plane xy of 4 x 8 .*, not of 4 x 4"):
         pair(plane_size=[4, 4, 8])
 
 

@@ -10,7 +10,7 @@ from coordtok.benchmarks.synthetic import write_noise_latents
 from coordtok.config.schema import DiTModelConfig
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import one_per_sample
-from coordtok.data.latents import LatentSpec, TriplaneReader
+from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.shards import open_shards
 from tests.support.ranks import finish
 
@@ -65,11 +65,11 @@ def test_shards_that_are_asked_for_are_read(tmp_path: Path) -> None:
 
 def test_a_generator_trains_on_noise_as_well(tmp_path: Path) -> None:
     model = DiTModelConfig(plane_size=(4, 2, 6), plane_channels=4, dim=16, heads=2, layers=1)
-    opened = open_shards(write_noise_latents(tmp_path, model, lanes=3, samples_per_shard=2))
+    opened = open_shards(write_noise_latents(tmp_path, model.latent, lanes=3, samples_per_shard=2))
     spec = LatentSpec.of(opened.index, opened.location)
-    assert (spec.plane_size, spec.channels) == (model.plane_size, model.plane_channels)
+    assert spec.latent.difference(model.latent) is None
     assert opened.index.lanes == 3
-    read = TriplaneReader(spec)
+    read = LatentReader(spec)
     (batch,) = ClipReader(opened, one_per_sample(opened.index, read.frames, 0), read, batch=6)
     assert len(batch.numbers) == 6
     assert 0.9 < batch.data["yt"].std() < 1.1

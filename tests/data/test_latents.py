@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex, VideoSpec
-from coordtok.data.latents import LatentSpec, TriplaneReader
+from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.loader import TrainLoader
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.sequence import LoaderState
@@ -17,6 +17,7 @@ from coordtok.data.shards import open_shards
 from coordtok.data.tars import read_members, write_tar
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import DataError
+from coordtok.geometry.latent import LatentShape
 from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.checksums import sha256_of_file
 
@@ -24,19 +25,19 @@ CHANNELS = 2
 SPEC = LatentSpec(
     video=VideoSpec(frames=8, height=16, width=24, fps=None),
     dtype="bfloat16",
-    plane_size=(4, 3, 5),
-    channels=CHANNELS,
+    latent=LatentShape.triplane((4, 3, 5), CHANNELS),
     tokenizer=TokenizerId("exports/one", "a" * 64),
     mean={"xy": (0.0, 1.0), "yt": (0.5, -1.0), "xt": (0.0, 0.0)},
     std={"xy": (1.0, 2.0), "yt": (1.0, 1.0), "xt": (3.0, 1.0)},
 )
-READ = TriplaneReader(SPEC)
+READ = LatentReader(SPEC)
 
 
 def planes(number: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     rng = torch.Generator().manual_seed(number)
     return {
-        name: torch.randn(shape, generator=rng).to(dtype) for name, shape in SPEC.shapes.items()
+        name: torch.randn(shape, generator=rng).to(dtype)
+        for name, shape in SPEC.latent.shapes.items()
     }
 
 
@@ -95,7 +96,7 @@ def test_planes_come_back_bit_for_bit_as_float32(dtype: torch.dtype) -> None:
 def test_a_blank_has_the_form_of_a_sample() -> None:
     read, blank = READ(sample(safetensors=save(planes()))), READ.blank()
     assert blank.keys() == read.keys()
-    for name in SPEC.shapes:
+    for name in SPEC.latent.shapes:
         assert blank[name].shape == read[name].shape
         assert blank[name].dtype == read[name].dtype
     assert blank["label"] == read["label"] == -1
@@ -134,7 +135,7 @@ def test_what_cannot_be_used_is_unreadable(content: bytes, reason: str) -> None:
 @pytest.mark.parametrize(("classes", "fits"), [(None, True), (8, True), (7, False)])
 def test_a_class_that_the_model_lacks_is_an_error(classes: int | None, fits: bool) -> None:
     stored = sample(safetensors=save(planes()), json=b'{"class": 7}')
-    read = TriplaneReader(SPEC, classes)
+    read = LatentReader(SPEC, classes)
     if fits:
         assert read(stored)["label"] == 7
         return
@@ -205,9 +206,10 @@ def test_latents_of_another_tokenizer_or_shape_are_refused(tmp_path: Path) -> No
     READ.check(found.index, found.location)
     other = TokenizerId("exports/two", "b" * 64)
     with pytest.raises(DataError, match=r"another tokenizer.*exports/one.*exports/two"):
-        TriplaneReader(dataclasses.replace(SPEC, tokenizer=other)).check(found.index, "here")
-    with pytest.raises(DataError, match=r"planes of 4 x 3 x 5.*not of 4 x 3 x 6"):
-        TriplaneReader(dataclasses.replace(SPEC, plane_size=(4, 3, 6))).check(found.index, "here")
+        LatentReader(dataclasses.replace(SPEC, tokenizer=other)).check(found.index, "here")
+    wide = dataclasses.replace(SPEC, latent=LatentShape.triplane((4, 3, 6), CHANNELS))
+    with pytest.raises(DataError, match=r"plane xy of 3 x 5 .*, not of 3 x 6"):
+        LatentReader(wide).check(found.index, "here")
 
 
 def loader(folder: Path, state: LoaderState | None = None, workers: int = 0) -> TrainLoader:

@@ -69,7 +69,7 @@ def test_the_model_sees_planes_and_the_sampler_numbers() -> None:
         return planes.map(lambda plane: 2 * plane)
 
     x = torch.randn(3, 12 + 8 + 24, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(flat_velocity(model, config)(x, at(0.5), None), 2 * x)
+    assert torch.equal(flat_velocity(model, config.latent)(x, at(0.5), None), 2 * x)
     assert shapes == [[(3, 2, 6, 1), (3, 4, 2, 1), (3, 4, 6, 1)]]
 
 

@@ -34,7 +34,7 @@ def trained(latents: torch.Tensor) -> TriplaneDiT:
     model = TriplaneDiT(CONFIG)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    velocity, rng = flat_velocity(model, CONFIG), np.random.default_rng(1)
+    velocity, rng = flat_velocity(model, CONFIG.latent), np.random.default_rng(1)
     for step in range(STEPS):
         clip = torch.from_numpy(rng.integers(8, size=BATCH))
         label = torch.where(torch.from_numpy(rng.random(BATCH) < 0.5), clip, -1)
@@ -57,7 +57,7 @@ SAMPLERS = [
 
 
 def drawn(model: TriplaneDiT, settings: SamplerConfig, label: torch.Tensor | None) -> torch.Tensor:
-    velocity = guided_velocity(flat_velocity(model, CONFIG), label, settings)
+    velocity = guided_velocity(flat_velocity(model, CONFIG.latent), label, settings)
     return sample(velocity, normal(32, 7), settings, lambda step: normal(32, 10_000 + step))
 
 

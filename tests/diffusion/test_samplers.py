@@ -140,7 +140,7 @@ def test_the_same_numbers_give_the_same_bits(model: TriplaneDiT, name: str) -> N
     label = torch.tensor([0, 1, 2, -1, 1, 0])
 
     def run(rows: slice) -> torch.Tensor:
-        velocity = guided_velocity(flat_velocity(model, CONFIG), label[rows], settings)
+        velocity = guided_velocity(flat_velocity(model, CONFIG.latent), label[rows], settings)
         return sample(velocity, noise[-1, rows], settings, lambda step: noise[step, rows])
 
     everything = run(slice(0, 6))

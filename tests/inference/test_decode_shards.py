@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.data.latents import PLANES
 from coordtok.data.shards import open_shards
 from coordtok.errors import CheckpointError, ConfigError, DataError
 from coordtok.geometry.pixels import to_uint8
-from coordtok.geometry.triplane import Triplane
 from coordtok.inference.decode_shards import DecodeRequest, decode
 from coordtok.inference.encode_shards import Encoding
 from coordtok.inference.frame_range import FrameRange
@@ -190,7 +188,3 @@ def test_output_that_is_not_finite(
     monkeypatch.setattr(tokenizer, "decode", lambda *_, **__: nan)
     with pytest.raises(CheckpointError, match=r"output for v0-f000000 .* not finite"):
         decode_into(latents, tmp_path / "out")
-
-
-def test_planes_are_named_in_the_order_of_a_triplane() -> None:
-    assert tuple(PLANES) == Triplane._fields

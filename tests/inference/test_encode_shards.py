@@ -20,7 +20,7 @@ from safetensors.torch import load
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import WindowChoice, one_per_sample
 from coordtok.data.index import INDEX_NAME, ShardIndex
-from coordtok.data.latents import LatentSpec, TriplaneReader
+from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.loader import TrainLoader
 from coordtok.data.shards import open_shards
 from coordtok.errors import CheckpointError, ConfigError, DataError
@@ -148,7 +148,7 @@ def test_damage_is_found_by_verify_shards(
 
 def test_loaders_read_them(latents: Path) -> None:
     source, found = open_shards(str(latents)), tensors(latents)
-    read = TriplaneReader(LatentSpec.of(source.index, source.location))
+    read = LatentReader(LatentSpec.of(source.index, source.location))
     seen = set()
     for batch in ClipReader(source, one_per_sample(source.index, read.frames, 0), read, batch=2):
         for place in batch.numbers:

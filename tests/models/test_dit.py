@@ -11,7 +11,7 @@ from torch import nn
 from coordtok import Triplane, TriplaneDiT
 from coordtok.config.schema import DiTModelConfig
 from coordtok.errors import CheckpointError, DataError
-from coordtok.geometry.triplane import PLANE_AXES, plane_shape
+from coordtok.geometry.planes import unpack
 from coordtok.models.conditioning import (
     TimeEmbedding,
     sincos_table,
@@ -28,10 +28,8 @@ ODD = DiTModelConfig(
 
 def random_planes(config: DiTModelConfig, seed: int = 1, batch: int = 2) -> Triplane:
     generator = torch.Generator().manual_seed(seed)
-    shapes = [plane_shape(config.plane_size, axes) for axes in PLANE_AXES]
-    return Triplane(
-        *(torch.randn(batch, *s, config.plane_channels, generator=generator) for s in shapes)
-    )
+    numbers = torch.randn(batch, config.latent.numbers, generator=generator)
+    return unpack(numbers, config.latent)
 
 
 @pytest.fixture
@@ -205,7 +203,10 @@ def test_an_export_is_the_model_and_its_statistics(model: TriplaneDiT, tmp_path:
     ("changes", "message"),
     [
         ({"std": 0.0}, "is of no use: the std of xy is"),
-        ({"channels": 4}, "has statistics of 4 channels for xy, but its model has 3"),
+        (
+            {"channels": 4},
+            r"have 4 channels for mean\.xy, the latents 3; export it again",
+        ),
     ],
 )
 def test_statistics_that_are_not_the_models(

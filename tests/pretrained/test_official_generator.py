@@ -16,6 +16,7 @@ import torch
 
 from coordtok import Triplane, TriplaneDiT
 from coordtok.errors import CheckpointError, ConfigError
+from coordtok.geometry.latent import LatentShape
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.official.convert import ImportOptions, import_official
@@ -120,7 +121,7 @@ def log_lines(channels: int = 8, drop: str = "", wrap: bool = False) -> str:
 def test_statistics_are_read_with_planes_swapped(tmp_path: Path, wrap: bool) -> None:
     log = tmp_path / "log.txt"
     log.write_text(log_lines(wrap=wrap) + log_lines().replace("tensor([", "tensor([9"))
-    found = read_statistics(log, 8)
+    found = read_statistics(log, LatentShape.triplane((1, 1, 1), 8))
     steps = 0.125 * torch.arange(8)
     assert torch.equal(found.mean.xy, -1 + steps)
     assert torch.equal(found.mean.xt, 0 + steps)  # their yt
@@ -231,7 +232,7 @@ def test_the_tokenizer_is_recorded_if_its_latents_are_the_generators(
     assert model.settings.tokenizer.path == str(tmp_path / "tok")
     assert model.settings.tokenizer.fingerprint == fingerprint(tmp_path / "tok")
     other = make_export()
-    with pytest.raises(ConfigError, match=r"has planes of \(4, 2, 6\) with 4 channels"):
+    with pytest.raises(ConfigError, match="has plane xy of 2 x 6 with 4 channels, not of"):
         imported(path, tmp_path / "out", heads=2, tokenizer=other)
     with pytest.raises(ConfigError, match="holds no tokenizer, but a model of dit"):
         imported(path, tmp_path / "new", heads=2, tokenizer=tmp_path / "out")
@@ -248,7 +249,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
 
     assert run(path, out, "--heads", "2", "--log", LOG, "--dtype", "bfloat16") == 0
     said = capsys.readouterr().out
-    assert "generator of planes 4 x 4, 8 x 4 and 8 x 4 of 8 channels, width 16, 2 heads" in said
+    assert "generator of planes xy of 4 x 4 with 8 channels, yt of 8 x 4 with 8 channels" in said
     assert TriplaneDiT.from_pretrained(out).label.weight.dtype == torch.bfloat16
     assert run(path, tmp_path / "new", "--heads", "2") == 2
     error = capsys.readouterr().err

@@ -16,7 +16,8 @@ from coordtok import TriplaneDiT
 from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.latents import LatentSpec
 from coordtok.data.tars import index_tar
-from coordtok.inference.generation import Generation, generate, plane_rows
+from coordtok.geometry.latent import LatentShape
+from coordtok.inference.generation import Generation, generate_chunk, plane_rows
 from coordtok.pretrained.card import TokenizerId
 from coordtok.train.checkpoint import committed, read_state
 from coordtok.train.export import export_checkpoint
@@ -35,8 +36,7 @@ MODEL = {
 SPEC = LatentSpec(
     video=VideoSpec(frames=8, height=48, width=16, fps=None),
     dtype="float32",
-    plane_size=(4, 6, 2),
-    channels=2,
+    latent=LatentShape.triplane((4, 6, 2), 2),
     tokenizer=TokenizerId("exports/nowhere", "a" * 64),
     mean={"xy": (5.0, 0.0), "yt": (0.0, 0.0), "xt": (0.0, 0.0)},
     std={"xy": (2.0, 1.0), "yt": (1.0, 1.0), "xt": (1.0, 0.5)},
@@ -150,7 +150,7 @@ def test_pictures_show_what_the_averaged_weights_make(
         export_checkpoint(str(run.folder), tmp_path / weights, weights)
         model = TriplaneDiT.from_pretrained(tmp_path / weights)
         how = Generation(model.settings.sampler, 0, (0, 1), 2)
-        rows = plane_rows(generate(model, model.config, model.device, range(2), how))
+        rows = plane_rows(generate_chunk(model, model.config, model.device, range(2), how))
         made = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
         distance[weights] = np.abs(shown - made).max()
     assert distance["ema"] <= 1 < distance["raw"]

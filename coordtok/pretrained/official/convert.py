@@ -108,7 +108,7 @@ def _generator(content: Mapping[str, Any], path: Path, options: ImportOptions) -
     if not isinstance(averaged, Mapping):
         raise CheckpointError(f"{path} lacks ema, the averaged weights; download it again")
     model, weights = translate_generator(tensors_of(averaged, path), path, options.heads)
-    statistics = read_statistics(options.log, model.plane_channels)
+    statistics = read_statistics(options.log, model.latent)
     tokenizer = None if options.tokenizer is None else _reference(options.tokenizer, model)
     settings = GeneratorSettings(statistics.to_dict(), tokenizer)
     history = {"imported_from": path.name, "statistics_from": options.log.name}
@@ -120,11 +120,10 @@ def _reference(folder: Path, generator: DiTModelConfig) -> TokenizerId:
     card = read_card(folder)
     if card.kind != "coordtok":
         raise ConfigError(f"--tokenizer {folder} holds no tokenizer, but a model of {card.kind}")
-    wanted = (generator.plane_size, generator.plane_channels)
-    found = (card.model.plane_size, card.model.plane_channels)
-    if wanted != found:
+    difference = card.model.latent.difference(generator.latent)
+    if difference is not None:
         raise ConfigError(
-            f"--tokenizer {folder} has planes of {found[0]} with {found[1]} channels, the "
-            f"generator makes {wanted[0]} with {wanted[1]}; name the tokenizer it was trained with"
+            f"--tokenizer {folder} has {difference} as the generator makes; name the tokenizer it "
+            "was trained with"
         )
     return TokenizerId(str(folder), fingerprint(folder))

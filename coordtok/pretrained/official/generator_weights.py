@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from coordtok.config.schema import DiTModelConfig
+from coordtok.config.schema import DiTModelConfig, triplane_keys
 from coordtok.errors import CheckpointError
 from coordtok.models.dit import TriplaneDiT
 from coordtok.pretrained.official.layout import (
@@ -108,8 +108,7 @@ def read_sizes(theirs: Weights, path: Path, heads: int | None = None) -> DiTMode
             "frames; import the file as it was released"
         )
     return DiTModelConfig(
-        plane_size=(temporal // side * patch, side * patch, side * patch),
-        plane_channels=channels,
+        **triplane_keys((temporal // side * patch, side * patch, side * patch), channels),
         patch=patch,
         dim=dim,
         heads=heads_of(dim, path) if heads is None else heads,

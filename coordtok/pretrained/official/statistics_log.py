@@ -9,7 +9,8 @@ import torch
 
 from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import CheckpointError
-from coordtok.geometry.triplane import Triplane
+from coordtok.geometry.latent import LatentShape
+from coordtok.geometry.planes import planes_of
 from coordtok.pretrained.official.layout import THEIR_PLANES
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -17,7 +18,7 @@ LOG_NAME = "log.txt"
 """What the file is called in the release."""
 
 
-def read_statistics(log: Path, channels: int) -> LatentStatistics:
+def read_statistics(log: Path, latent: LatentShape) -> LatentStatistics:
     """By our names of the planes. A run that was started twice has them twice: the first count, as
     in the authors' own sampling.
 
@@ -32,7 +33,13 @@ def read_statistics(log: Path, channels: int) -> LatentStatistics:
             "checkpoints"
         ) from None
     mean, std = (
-        Triplane(*(_values(text, f"{plane}_{kind}", channels, log) for plane in THEIR_PLANES))
+        planes_of(
+            latent,
+            (
+                _values(text, f"{theirs}_{kind}", plane.channels, log)
+                for theirs, plane in zip(THEIR_PLANES, latent.planes)
+            ),
+        )
         for kind in ("mean", "std")
     )
     return LatentStatistics(mean, std)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.schema import TokenizerModelConfig, triplane_keys
 from coordtok.errors import CheckpointError
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.official.layout import (
@@ -146,8 +146,7 @@ def read_sizes(
         height=height,
         width=width,
         video_patch=(video_patch[0], video_patch[1], video_patch[2]),
-        plane_size=(times, rows, columns),
-        plane_channels=channels,
+        **triplane_keys((times, rows, columns), channels),
         plane_patch=(patch_times, patch_rows, patch_columns),
         decoder_patch=decoder_patch,
         dim=dim,

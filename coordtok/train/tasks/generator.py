@@ -15,18 +15,18 @@ import numpy as np
 import torch
 
 from coordtok import distributed
-from coordtok.config.schema import DiTModelConfig, RunConfig
+from coordtok.config.schema import NO_LABEL, DiTModelConfig, RunConfig
 from coordtok.data.clip_reader import ClipBatch
-from coordtok.data.latents import LatentSpec, TriplaneReader
+from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.loader import Batch
 from coordtok.data.order import sample_rng
-from coordtok.data.sample import NO_LABEL, SampleId
+from coordtok.data.sample import SampleId
 from coordtok.data.shards import OpenedShards
 from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
 from coordtok.diffusion.statistics import LatentStatistics
-from coordtok.errors import CheckpointError, ConfigError
-from coordtok.geometry.triplane import Triplane, latent_size, pack, unpack
-from coordtok.inference.generation import Generation, frame_rows, generate, plane_rows
+from coordtok.errors import CheckpointError
+from coordtok.geometry.planes import pack, planes_of, unpack
+from coordtok.inference.generation import Generation, frame_rows, generate_chunk, plane_rows
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
@@ -63,24 +63,18 @@ class GeneratorTask:
             DataError: no latents, or of another tokenizer than `run.tokenizer`.
         """
         self.run, self.model, self.device = run, model, device
+        self.latent = model.latent
         self.score_settings: dict[str, Any] = {}
         specs = [LatentSpec.of(dataset.index, dataset.location) for dataset in datasets]
         self._check(specs[0], datasets[0].location)
         self.spec = specs[0]
         self.facts = facts or _facts(specs, [dataset.weight for dataset in datasets])
         specs[0].check_tokenizer(TokenizerId(**self.facts["tokenizer"]), datasets[0].location)
-        statistics = LatentStatistics.from_dict(self.facts["statistics"])
+        statistics = LatentStatistics.from_dict(self.facts["statistics"], self.latent)
         self.statistics = statistics.to(device)
 
     def _check(self, spec: LatentSpec, location: str) -> None:
-        wanted = (self.model.plane_size, self.model.plane_channels)
-        found = (spec.plane_size, spec.channels)
-        if wanted != found:
-            raise ConfigError(
-                f"{location} holds latents of model.plane_size {list(found[0])} and "
-                f"model.plane_channels {found[1]}, the model takes {list(wanted[0])} and "
-                f"{wanted[1]}; set them so"
-            )
+        self.model.check_latent(spec.latent, location)
         if self.run.tokenizer is not None:
             tokenizer = TokenizerId(self.run.tokenizer, fingerprint(self.run.tokenizer))
             spec.check_tokenizer(tokenizer, location)
@@ -90,8 +84,8 @@ class GeneratorTask:
         model.set_activation_checkpointing(self.run.train.activation_checkpointing)
         return model
 
-    def reader(self) -> TriplaneReader:
-        return TriplaneReader(self.spec, self.model.classes or None)
+    def reader(self) -> LatentReader:
+        return LatentReader(self.spec, self.model.classes or None)
 
     def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Of each clip, (B,) float32: mean squared error of the velocity at its drawn time."""
@@ -104,8 +98,9 @@ class GeneratorTask:
 
     def _draw(self, sample: SampleId, purpose: str) -> Draw:
         rng = sample_rng(self.run.seed, *sample, purpose)
-        size = latent_size(self.model.plane_size, self.model.plane_channels)
-        return Draw(draw_time(rng, self.run.flow), rng.standard_normal(size, np.float32), rng)
+        time = draw_time(rng, self.run.flow)
+        noise_M = rng.standard_normal(self.latent.numbers, np.float32)
+        return Draw(time, noise_M, rng)
 
     def _labels(self, batch: Batch) -> torch.Tensor | None:
         return batch.data["label"].clone() if self.model.classes else None
@@ -125,7 +120,7 @@ class GeneratorTask:
         self, batch: Batch, draws: list[Draw]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Normalised data and noise, (B, M), and times, (B,), on the device."""
-        planes = Triplane(*(batch.data[name] for name in Triplane._fields))
+        planes = planes_of(self.latent, (batch.data[name] for name in self.latent.names))
         data_BM = pack(self.statistics.normalise(planes.to(self.device, non_blocking=True)))
         noise_BM = torch.from_numpy(np.stack([draw.noise for draw in draws]))
         time_B = torch.tensor([draw.time for draw in draws], dtype=torch.float32)
@@ -134,16 +129,14 @@ class GeneratorTask:
     def _velocity(
         self, engine: Any, x_BM: torch.Tensor, time_B: torch.Tensor, label_B: torch.Tensor | None
     ) -> torch.Tensor:
-        planes = unpack(x_BM, self.model.plane_size, self.model.plane_channels)
-        return pack(engine(planes, time_B, label_B))
+        return pack(engine(unpack(x_BM, self.latent), time_B, label_B))
 
     @torch.no_grad()
     def forward_check(self, engine: Any) -> float:
         """Loss on fixed random latents and noise, half-way between them."""
-        size = latent_size(self.model.plane_size, self.model.plane_channels)
         rng = np.random.Generator(np.random.Philox(key=0))
-        drawn = torch.from_numpy(rng.standard_normal((2, 1, size), np.float32)).to(self.device)
-        data_BM, noise_BM = drawn.unbind()
+        drawn = rng.standard_normal((2, 1, self.latent.numbers), np.float32)
+        data_BM, noise_BM = torch.from_numpy(drawn).to(self.device).unbind()
         time_B = torch.full((1,), 0.5, device=self.device)
         x_BM = interpolate(data_BM, noise_BM, time_B)
         predicted_BM = self._velocity(engine, x_BM, time_B, None)
@@ -171,7 +164,7 @@ class GeneratorTask:
         engine.eval()
         try:
             with ema.applied() if ema is not None else nullcontext():
-                planes = generate(engine, self.model, self.device, range(count), how)
+                planes = generate_chunk(engine, self.model, self.device, range(count), how)
         finally:
             engine.train()
         if not distributed.is_main():
@@ -195,7 +188,7 @@ class GeneratorTask:
 
 def _facts(specs: list[LatentSpec], weights: list[float]) -> dict[str, Any]:
     """Statistics of the mixture, and which tokenizer its latents are of."""
-    parts = [LatentStatistics.from_dict(spec.statistics) for spec in specs]
+    parts = [LatentStatistics.from_dict(spec.statistics, spec.latent) for spec in specs]
     tokenizer = specs[0].tokenizer
     return {
         "statistics": LatentStatistics.mixture(parts, weights).to_dict(),
