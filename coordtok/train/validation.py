@@ -67,14 +67,9 @@ def _look(task: Task, engine: Any, batches: Iterable[ClipBatch], shown: int) -> 
                 pictures[number] = score.rows
     engine.train()
     everyones = {n: values for share in distributed.gather(scores) for n, values in share.items()}
-    all_skipped = tuple(sample for samples in distributed.gather(skipped) for sample in samples)
-    first = sorted(everyones)[:shown]
-    return Look(
-        _means(list(everyones.values())),
-        len(everyones),
-        all_skipped,
-        _picture_rows(pictures, first),
-    )
+    all_skipped = sorted(sample for share in distributed.gather(skipped) for sample in share)
+    rows = _picture_rows(pictures, sorted(everyones)[:shown])
+    return Look(_means(list(everyones.values())), len(everyones), tuple(all_skipped), rows)
 
 
 def _means(scores: list[dict[str, float]]) -> dict[str, float]:
