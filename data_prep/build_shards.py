@@ -2,7 +2,7 @@
 
 Videos are encoded into segments in a work folder, in parallel; only then is it known how many
 samples there are, and they are dealt to shards. `index.json` is written last: a folder that has one
-is complete. Killed at any moment, the same command goes on where it stood.
+is complete. Killed at any time, the same command goes on where it stood.
 """
 
 import hashlib

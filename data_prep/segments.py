@@ -25,7 +25,7 @@ from data_prep.work import Segment, VideoRecord, WorkFolder, short_hash
 LUMA_1024 = np.array([218, 732, 74], np.int32)  # BT.709's weights times 1024
 _FRAMES_AT_A_TIME = 32
 
-Report = Callable[[int], None]  # told the number of frames just stored
+Report = Callable[[int], None]  # called with the number of frames just stored
 
 
 @dataclass(frozen=True)

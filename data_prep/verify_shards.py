@@ -40,7 +40,7 @@ from coordtok.video.codec import (
 
 @dataclass
 class Report:
-    """Problems found, told as they are found without breaking the progress bar."""
+    """Problems, printed as they are found without breaking the progress bar."""
 
     problems: int = 0
 
@@ -73,7 +73,7 @@ def verify(folder: Path, decode: str, report: Report) -> ShardIndex | None:
 
 
 def write_index(folder: Path, clip_frames: int, fps: float | None, lanes: int | None) -> ShardIndex:
-    """Index the tars of a folder, whoever made them.
+    """Index the tars of a folder, wherever they were made.
 
     Raises:
         DataError: a tar is damaged or badly named, there is none, or no sample in any can be read.

@@ -3,7 +3,7 @@ shards and on clips that are read from h264 shards and encoded on the way.
 
 Both sides take turns in one run, with the same trainer, weights and loader settings. A step fetches
 the clips of the next one, so that what it takes is one fetch of a side and one update of the
-generator, which is the same for both. Reading, encoding and the rest are told apart by waiting for
+generator, which is the same for both. Reading, encoding and the rest are timed apart by waiting for
 the device in between.
 
 Shapes: B clips of a micro-batch, T frames, H rows, W columns.
@@ -102,8 +102,8 @@ def _shards(run: RunConfig, tokenizer: CoordTok, work: Path) -> tuple[str, str]:
         )
 
     opened = open_shards(distributed.run_on_main(write))
-    nobody = TokenizerId("random weights", "random weights")
-    encode(tokenizer, nobody, opened, latents, Encoding(), progress=distributed.is_main())
+    unnamed = TokenizerId("random weights", "random weights")
+    encode(tokenizer, unnamed, opened, latents, Encoding(), progress=distributed.is_main())
     return str(video), str(latents)
 
 

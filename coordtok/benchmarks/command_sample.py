@@ -1,7 +1,7 @@
 """Seconds and peak memory of a video that a generator makes, split into sampling its latents and
 decoding them, as scripts/sample.py does both; writing the mp4 is not in it. Either two exports
 (--model, --tokenizer), or what two configs train (--config, --tokenizer-config) with random
-weights: speed and memory do not depend on them, except for how many steps dopri5 takes, which hence
+weights: speed and memory do not depend on them, except for how many steps dopri5 takes, which
 needs exports. All steps of all videos are made and nothing is extrapolated: on a CPU, ask for few
 --steps. Medians over batches, after a warm-up; a GPU is waited for."""
 

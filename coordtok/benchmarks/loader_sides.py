@@ -152,7 +152,7 @@ class Shards:
 
 
 class _Places(VideoWindows):
-    """Tells where a window lies instead of reading it."""
+    """Gives where a window lies instead of reading it."""
 
     def __call__(self, sample: StoredSample, start: int) -> Mapping[str, Any]:
         return {"start": start, "info": read_info(sample)}

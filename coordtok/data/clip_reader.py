@@ -1,6 +1,6 @@
 """Reads a list of clips in batches, shared among ranks so that no result depends on their number.
 
-Batch b is always the same clips in the same places, whoever reads it: of R ranks, rank r reads the
+Batch b is always the same clips in the same places on any rank: of R ranks, rank r reads the
 batches r, r + R, ... Only then is a network's output for a clip the same to the last bit. All ranks
 have the same number of batches, all of one size, because forward passes are collective under
 ZeRO-3: blank clips stand in for those that are missing or cannot be read.

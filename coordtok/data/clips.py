@@ -3,7 +3,7 @@
     one_per_sample   a window of every sample: validation, evaluation
     draw_clips       some random windows, spread evenly over the samples: evaluation
     WindowChoice     of each sample all consecutive windows, or some random ones: encoding
-    read_clips       a list that somebody else scored: evaluation
+    read_clips       the list of an earlier evaluation
 
 Pure functions of the shards' index and a seed; `clip_reader` reads what they choose. A list is a
 CSV file with a line a clip (`COLUMNS`), in the order of the index, so that anyone with the same

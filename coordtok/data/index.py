@@ -3,8 +3,8 @@
 `index.json` lies beside the shards and is written last, so a folder that has one is complete. It
 fixes everything the order of the data depends on (shards, samples, lanes), gives the place of every
 member so that a resumed loader can jump, and carries a fingerprint of all of it. Shards may come
-from strangers: whatever is read here is checked, and a shard's name must match `SHARD_NAME` before
-anyone makes a path or a URL of it.
+from others: all that is read here is checked, and a shard's name must match `SHARD_NAME` before
+a path or a URL is made of it.
 """
 
 import hashlib

@@ -139,7 +139,7 @@ def _check_lanes(dataset: OpenedShards, lanes: int, warn: bool) -> None:
 
 
 def _own_batch(item: Item) -> tuple[Batch, list[Move]]:
-    """One item that was read in this process, whose arrays are nobody else's: nothing is copied."""
+    """One item that was read in this process, whose arrays nothing else uses: nothing is copied."""
     data = {name: torch.as_tensor(value)[None] for name, value in item.values.items()}
     return Batch(data, (item.id,), item.skipped), [item.move] if item.move else []
 

@@ -154,7 +154,7 @@ def choose_dataset(position: int, weights: Sequence[float], seed: int) -> int:
 
 
 def sample_rng(seed: int, lane: int, epoch: int, key: str, purpose: str) -> np.random.Generator:
-    """The generator of everything random about a sample, whoever draws it and wherever.
+    """The generator of everything random about a sample, in any process that draws it.
 
     Counter-based, its key a stable hash; `purpose` ("window", "points" ...) keeps draws apart.
     """

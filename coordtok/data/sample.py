@@ -1,6 +1,6 @@
 """A sample on its way: what names it, what its KEY.json says, how it is read, what came of it.
 
-The text of a KEY.json comes from strangers, so nothing in it is relied on.
+The text of a KEY.json may come from anywhere, so nothing in it is relied on.
 """
 
 import json

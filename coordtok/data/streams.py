@@ -93,7 +93,7 @@ class StreamedLane:
 
 
 def _open(store: StreamStore, shard: ShardEntry, start: int, stop: int) -> ForwardStream:
-    """A stream of a shard that is as long as its index says, where its store can tell."""
+    """A stream of a shard that is as long as its index says, where its store knows."""
     try:
         stream = store.open(shard.name, start, stop)
     except OutOfRange as error:

@@ -54,7 +54,7 @@ def read_ahead(
 class _Slots:
     """Memory shared with forked workers, for the arrays of all items on their way.
 
-    A worker is asked for its item t once its item t - prefetch is handed over; whoever takes that
+    A worker is asked for its item t once its item t - prefetch is handed over; what takes that
     one is then done with those before it. So prefetch + 1 slots each, used in turn, are enough.
     """
 

@@ -1,8 +1,8 @@
 """The yardstick: a linear codec of as many numbers as a tokenizer's latent.
 
 Videos are cut into tubelets, and each is kept as its coefficients on the first principal components
-of the training videos' tubelets. Nothing that reconstructs the same videos from as many numbers has
-an excuse for scoring less.
+of the training videos' tubelets. A tokenizer that reconstructs the same videos from as many numbers
+should score higher.
 
 Shapes: B clips, T frames, H rows, W columns, 3 colours, L tubelets, P numbers of a tubelet, K
 components.

@@ -1,5 +1,5 @@
 """Clips shared out to all ranks, and what the ranks found merged as if one had done it all: in the
-order of the clip list, whoever had a clip."""
+order of the clip list, whichever rank had a clip."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar

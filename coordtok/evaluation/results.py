@@ -4,7 +4,7 @@ FOLDER/  report.json    settings, model, data, means (report.py)
          report.md      the same in short, as a table
          clips.csv      the list of clips, to score the same ones again (clips.py)
          per_clip.csv   each clip's scores, in the order of the list
-         worst.png      the clips of lowest PSNR, originals above what became of them
+         worst.png      the clips of lowest PSNR, originals above reconstructions
          best.png       those of highest PSNR
          motion.png     PSNR against motion, a point for each clip
 """

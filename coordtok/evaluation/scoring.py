@@ -27,7 +27,7 @@ SHOWN_FRAMES = 8
 
 
 class ClipScore(NamedTuple):
-    """What was measured of a clip; None is what nobody asked for."""
+    """What was measured of a clip; None where it was not asked for."""
 
     number: int
     """In the list of clips."""
@@ -99,7 +99,8 @@ def _reconstruct(model: CoordTok, batch: ClipBatch, decoding: Decoding) -> torch
     real = [output_BTHW3[place, : frames_B[place]] for place in batch.numbers]
     if not all(video.isfinite().all() for video in real):
         raise CheckpointError(
-            "the model's output is not finite: use --dtype float32 or an export of an earlier step"
+            "the model's output is not finite: use --compute-dtype float32 or an export of an "
+            "earlier step"
         )
     return output_BTHW3
 

@@ -175,7 +175,7 @@ class _Decoder:
         if not pixels.isfinite().all():
             raise CheckpointError(
                 f"the model's output for {clips[0].path.stem} or one decoded with it is not "
-                "finite: use --dtype float32 or an export of an earlier step"
+                "finite: use --compute-dtype float32 or an export of an earlier step"
             )
         for clip, video_FHW3 in zip(clips, to_uint8(pixels).cpu().numpy()):
             real = len(frames.within(0, clip.frames))

@@ -3,7 +3,7 @@
 Each video shard becomes one latent shard of the same name, so that lanes stay what they were. Rank
 r encodes every R-th shard of those that are not done; every forward pass has the same shape, and
 what a shard holds and sums up to does not depend on who made it. Rank 0 adds the sums up in the
-order of the shards and writes `index.json` last. Killed at any moment, the same command goes on
+order of the shards and writes `index.json` last. Killed at any time, the same command goes on
 after the shards that are complete.
 
     OUTPUT/  encode.json   the settings, then the summary    *.tar   skipped.jsonl   index.json
@@ -208,7 +208,7 @@ def _planes(model: CoordTok, batch: ClipBatch, dtype: torch.dtype) -> dict[str, 
         first, *others = (batch.ids[place].key for place in batch.numbers)
         raise CheckpointError(
             f"the model's planes of {first} or one of the next {len(others)} clips are not finite: "
-            "use --compute float32 or an export of an earlier step"
+            "use --compute-dtype float32 or an export of an earlier step"
         )
     return planes._asdict()
 

@@ -116,7 +116,7 @@ def _reconstruct(model: CoordTok, window: Window, decoding: Decoding) -> Reconst
         if pixels is None:
             raise CheckpointError(
                 f"the model's output for frames {times[0]} to {times[-1]} is not finite: "
-                "use --dtype float32 or an export of an earlier step"
+                "use --compute-dtype float32 or an export of an earlier step"
             )
         for tile, clip in zip(part, pixels):
             lay(output, tile, clip)

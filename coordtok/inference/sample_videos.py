@@ -171,7 +171,8 @@ class _Maker:
         pixels = self._tokenizer.decode(planes, None, how.points_per_pass, grouping=how.grouping)
         if not pixels.isfinite().all():
             raise CheckpointError(
-                f"the tokenizer's output for sample {number} is not finite; use --dtype float32"
+                f"the tokenizer's output for sample {number} is not finite; use --compute-dtype "
+                "float32"
             )
         video_THW3 = to_uint8(pixels[0]).cpu().numpy()
         write_mp4(video_path(self._output, number), video_THW3, Fraction(self._request.fps))

@@ -79,7 +79,7 @@ def _request(url: str, headers: dict[str, str]) -> HTTPResponse:
 
 
 def _served_range(response: HTTPResponse) -> tuple[int | None, int | None]:
-    """First byte sent (None: the server ignored the range) and the whole size, where told."""
+    """First byte sent (None: the server ignored the range) and the whole size, if given."""
     served = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if response.status == 206 and served:
         return int(served[1]), None if served[2] == "*" else int(served[2])

@@ -61,7 +61,7 @@ def signed_lock(path: Path, patience_s: float) -> Iterator[None]:
 
 
 def signature(path: Path) -> str:
-    """Who holds the lock file `path`, in words; empty where nobody does or it is not there."""
+    """Who holds the lock file `path`, in words; empty if it is free or not there."""
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 

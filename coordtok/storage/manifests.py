@@ -14,7 +14,7 @@ from coordtok.storage.files import replace_text
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What tells a file from any other."""
+    """What identifies the content of a file."""
 
     bytes: int
     sha256: str

@@ -1,4 +1,4 @@
-"""File names. They come from strangers, and a key must never be taken for a path or a command."""
+"""File names. They are untrusted: a key must never be taken for a path or a command."""
 
 import re
 from hashlib import blake2b

@@ -147,8 +147,8 @@ def _pictures(frames: Frames, pixel_format: str) -> Iterator[av.VideoFrame]:
 
 
 def _open(data: bytes) -> av.container.InputContainer:
-    """An mp4 as nothing else: ffmpeg would take a stranger's text for a playlist, and read the
-    files and hosts it names."""
+    """An mp4 as nothing else: ffmpeg would take other text for a playlist, and read the files
+    and hosts it names."""
     return av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "none"})
 
 

@@ -1,4 +1,4 @@
-"""Any video file a stranger hands us, as a stream of upright RGB frames.
+"""Any video file, however made, as a stream of upright RGB frames.
 
 Nothing about a file is believed before it is decoded: names may look like URLs to ffmpeg (so files
 are handed over open), counts and durations lie (so frames are counted), time may run unevenly,

@@ -358,7 +358,7 @@ def test_planes_that_are_not_finite_are_an_error(
 ) -> None:
     true = tokenizer.encode
     monkeypatch.setattr(tokenizer, "encode", lambda *args: true(*args).map(lambda plane: plane / 0))
-    with pytest.raises(CheckpointError, match="are not finite: use --compute float32"):
+    with pytest.raises(CheckpointError, match="are not finite: use --compute-dtype float32"):
         encode_into(video, tmp_path / "out", HOW)
 
 
