@@ -1,8 +1,7 @@
 """Checkpoints: everything that decides the next step, committed at once, checked when read.
 
-    checkpoints/step_00001000/   DeepSpeed's shards, ema_rank_*.safetensors,
-                                 state.json, and manifest.json once all of them are on disk
-    checkpoints/latest           written last, atomically: the commit point
+    step_00001000/   DeepSpeed's shards, ema_rank_*.safetensors, state.json, and manifest.json once
+                     all of them are on disk
 
 A save that fails anywhere leaves the previous checkpoint as it was. A checkpoint of another number
 of ranks or ZeRO stage goes through DeepSpeed's universal format on its way in. DeepSpeed's own
@@ -23,18 +22,11 @@ from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchChe
 from coordtok import distributed
 from coordtok.errors import CheckpointError, one_line
 from coordtok.storage.files import replace_text
-from coordtok.storage.manifests import (
-    FileFacts,
-    first_damage,
-    measure,
-    read_manifest,
-    write_manifest,
-)
+from coordtok.storage.manifests import FileFacts, measure, write_manifest
+from coordtok.train.checkpoint_folder import LATEST, MANIFEST, prune, tag_of
 from coordtok.train.ema import EMA
 
 STATE = "state.json"
-MANIFEST = "manifest.json"
-LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -60,46 +52,11 @@ class TrainState:
     """What the task fixed when the run began."""
 
 
-def tag_of(step: int) -> str:
-    return f"step_{step:08d}"
-
-
 def read_state(checkpoint: Path) -> TrainState:
     try:
         return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{checkpoint} has no readable {STATE}: {error}") from error
-
-
-def committed(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run, newest first: those up to `latest` that have a manifest."""
-    latest = folder / LATEST
-    if not latest.is_file():
-        return []
-    newest = latest.read_text(encoding="utf-8").strip()
-    found = (path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
-    return sorted((path for path in found if path.name <= newest), reverse=True)
-
-
-def rewind(folder: Path, checkpoint: Path) -> None:
-    """Make `checkpoint` the newest of its run: what was saved after it is of another history."""
-    replace_text(folder / LATEST, checkpoint.name + "\n")
-    for path in folder.glob("step_*"):
-        if path.name > checkpoint.name:
-            (path / MANIFEST).unlink(missing_ok=True)
-
-
-def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, or None; all ranks share the reading."""
-    return next(filter(None, distributed.gather(_find_own_damage(checkpoint))), None)
-
-
-def _find_own_damage(checkpoint: Path) -> str | None:
-    try:
-        files = sorted(read_manifest(checkpoint / MANIFEST).items())
-    except (OSError, ValueError):
-        return f"{MANIFEST} is missing or unreadable"
-    return first_damage(checkpoint, files[distributed.rank() :: distributed.world_size()])
 
 
 class _Writer(TorchCheckpointEngine):
@@ -132,7 +89,7 @@ def save(folder: Path, engine: Any, ema: EMA | None, state: TrainState, keep_las
     error = _commit(folder, target)
     _raise_together(error, target)
     if distributed.is_main():
-        _prune(folder, target, keep_last)
+        prune(folder, target, keep_last)
     return target
 
 
@@ -194,15 +151,6 @@ def _raise_together(error: Exception | None, target: Path) -> None:
         f"could not write {target}: {found}; earlier checkpoints are intact: make room, then start "
         "again"
     )
-
-
-def _prune(folder: Path, newest: Path, keep_last: int) -> None:
-    """Drop all but the `keep_last` newest complete checkpoints, and what unfinished saves left."""
-    kept = committed(folder)[: keep_last or None]
-    for path in folder.glob("step_*"):
-        if path.name < newest.name and path not in kept:
-            (path / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def load_engine(engine: Any, checkpoint: Path, convert_in: Path | None) -> None:

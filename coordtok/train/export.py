@@ -19,10 +19,10 @@ from coordtok.pretrained.card import (
 )
 from coordtok.pretrained.read import first_difference
 from coordtok.pretrained.write import check_target, write_export
-from coordtok.train.checkpoint import TrainState, find_damage, read_state
+from coordtok.train.checkpoint import TrainState, read_state
+from coordtok.train.checkpoint_folder import find_checkpoint, find_damage
 from coordtok.train.ema import has_ema, read_ema
 from coordtok.train.masters import read_masters
-from coordtok.train.weights import find_checkpoint
 
 
 def export_checkpoint(
@@ -42,7 +42,7 @@ def export_checkpoint(
     check_target(folder, overwrite)
     if (Path(path) / WEIGHTS).is_file():
         raise CheckpointError(f"{path} is an export already; name a run or a checkpoint")
-    checkpoint = find_checkpoint(path)
+    checkpoint = find_checkpoint(Path(path))
     damage = find_damage(checkpoint)
     if damage:
         raise CheckpointError(f"{checkpoint}: {damage}; name another checkpoint")

@@ -1,7 +1,7 @@
 """What a finished run tells its user: where everything is, and what to type next."""
 
 from coordtok.config.schema import DiTModelConfig, RunConfig
-from coordtok.train.checkpoint import committed
+from coordtok.train.checkpoint_folder import committed
 from coordtok.train.run_folder import RunFolder
 
 _TOKENIZER = """\

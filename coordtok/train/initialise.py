@@ -5,19 +5,30 @@ engine is built would round them to the precision that computes.
 """
 
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from coordtok import distributed
-from coordtok.config.schema import ModelConfig
+from coordtok.config.load import build
+from coordtok.config.schema import ModelConfig, RunConfig
 from coordtok.errors import CheckpointError
-from coordtok.pretrained.read import first_difference
-from coordtok.train.masters import Masters
-from coordtok.train.weights import Weights, read_weights
+from coordtok.pretrained.card import CONFIG, WEIGHTS
+from coordtok.pretrained.read import first_difference, read_export
+from coordtok.train.checkpoint import read_state
+from coordtok.train.checkpoint_folder import find_checkpoint
+from coordtok.train.masters import Masters, read_masters
 
 FREE_TO_CHANGE = {"legacy_padding"}
 """What a model may do otherwise with the same weights."""
+
+
+class Weights(NamedTuple):
+    """A model's config and its tensors by name."""
+
+    model: ModelConfig
+    tensors: dict[str, torch.Tensor]
 
 
 def initialise_from(engine: Any, path: str) -> None:
@@ -33,6 +44,20 @@ def initialise_from(engine: Any, path: str) -> None:
     distributed.run_on_main(read)
     for name, shape in masters.shapes.items():
         masters.write(name, distributed.broadcast_tensor(weights.pop(name, None), shape))
+
+
+def read_weights(path: str) -> Weights:
+    """The weights of an export, a checkpoint or a run's newest checkpoint (as trained, fp32)."""
+    folder = Path(path)
+    if (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file():
+        card, tensors = read_export(folder)
+        return Weights(card.model, tensors)
+    try:
+        checkpoint = find_checkpoint(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"train.init_from={error}, or an export") from None
+    run = build(RunConfig, read_state(checkpoint).config)
+    return Weights(run.model, read_masters(checkpoint))
 
 
 def _check_same_model(

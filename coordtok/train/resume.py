@@ -4,20 +4,14 @@ A changed model or dataset is an error that names the difference; what may chang
 how long to train, how to shard, and anything else that a checkpoint does not fix.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from coordtok import distributed
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.errors import CheckpointError
-from coordtok.train.checkpoint import (
-    MANIFEST,
-    TrainState,
-    committed,
-    find_damage,
-)
+from coordtok.train.checkpoint import TrainState
+from coordtok.train.checkpoint_folder import find_checkpoint, find_damage, newest_undamaged
 from coordtok.train.run_folder import RunFolder
 
 
@@ -34,8 +28,14 @@ def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
             )
         return None
     if resume == "auto":
-        return _newest_undamaged(folder.checkpoints)
-    checkpoint = _named_checkpoint(Path(resume))
+        return newest_undamaged(folder.checkpoints)
+    try:
+        checkpoint = find_checkpoint(Path(resume))
+    except CheckpointError as error:
+        raise CheckpointError(f"--resume {error}, or give auto or none") from None
+    damage = find_damage(checkpoint)
+    if damage:
+        raise CheckpointError(f"--resume {checkpoint}: {damage}; choose another checkpoint")
     if folder.is_used and not is_inside(checkpoint, folder):
         raise CheckpointError(
             f"--resume {resume} is of another run, and {folder.path} already holds one; choose a "
@@ -47,42 +47,6 @@ def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
 def is_inside(checkpoint: Path, folder: RunFolder) -> bool:
     """Whether a checkpoint is one of the run in `folder`."""
     return checkpoint.resolve().parent == folder.checkpoints.resolve()
-
-
-def _named_checkpoint(path: Path) -> Path:
-    """A checkpoint given by its folder, or the newest of a run given by its folder."""
-    if (path / "checkpoints").is_dir():
-        found = committed(path / "checkpoints")
-        if not found:
-            raise CheckpointError(f"--resume {path}: that run has no complete checkpoint")
-        path = found[0]
-    if not path.is_dir():
-        raise CheckpointError(f"--resume {path}: no such folder; give auto, none, or a checkpoint")
-    if not (path / MANIFEST).is_file():
-        raise CheckpointError(
-            f"--resume {path}: not a complete checkpoint (no {MANIFEST}); it is half-written or "
-            "another folder; choose another or --resume auto"
-        )
-    damage = find_damage(path)
-    if damage:
-        raise CheckpointError(f"--resume {path}: {damage}; choose another checkpoint")
-    return path
-
-
-def _newest_undamaged(checkpoints: Path) -> Path | None:
-    candidates = distributed.broadcast(committed(checkpoints))
-    for checkpoint in candidates:
-        damage = find_damage(checkpoint)
-        if damage is None:
-            return checkpoint
-        if distributed.is_main():
-            print(f"warning: {checkpoint} is damaged ({damage}); trying older", file=sys.stderr)
-    if candidates:
-        raise CheckpointError(
-            f"every checkpoint in {checkpoints} is damaged; restore one, or start anew in another "
-            "run_dir"
-        )
-    return None
 
 
 def check_same_run(

@@ -14,7 +14,8 @@ from coordtok.data.loader import TrainLoader
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.errors import CheckpointError
-from coordtok.train.checkpoint import TrainState, load_engine, read_state, rewind
+from coordtok.train.checkpoint import TrainState, load_engine, read_state
+from coordtok.train.checkpoint_folder import rewind
 from coordtok.train.ema import EMA
 from coordtok.train.engine import (
     Sharding,

@@ -32,7 +32,7 @@ def error_of(output: str) -> str:
         (["model.height=64"], "holds frames of 32 x 32"),
         (["data.shards=/nowhere"], "/nowhere"),
         (["--resume", "/nowhere"], "--resume /nowhere: no such folder"),
-        (["train.init_from=/nowhere"], "/nowhere holds no weights"),
+        (["train.init_from=/nowhere"], "train.init_from=/nowhere: no such folder; name a run"),
     ],
 )
 def test_a_mistake_is_one_line(new_run: NewRun, arguments: list[str], message: str) -> None:

@@ -18,9 +18,8 @@ from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import read_card
 from coordtok.train.checkpoint import read_state
 from coordtok.train.export import export_checkpoint
-from coordtok.train.initialise import _check_same_model
+from coordtok.train.initialise import _check_same_model, read_weights
 from coordtok.train.tasks.tokenizer import TokenizerTask
-from coordtok.train.weights import read_weights
 from tests.support.ranks import ROOT
 from tests.support.runs import TINY, Run
 
@@ -137,18 +136,22 @@ def refused(source: Path, out: Path, match: str, weights=None) -> None:
 
 def test_sources_that_hold_no_weights(trained: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    refused(tmp_path / "nowhere", out, r"nowhere holds no weights: .* name an export, a step_\*")
+    refused(
+        tmp_path / "nowhere",
+        out,
+        r"nowhere: no such folder; .* one of its step_\*",
+    )
     refused(ROOT / "tests/fixtures/export_v1", out, "export_v1 is an export already; name a run")
     empty = tmp_path / "empty"
     (empty / "checkpoints").mkdir(parents=True)
-    refused(empty, out, "empty holds no weights")
+    refused(empty, out, "empty: that run has no complete checkpoint")
     step = tmp_path / "step_00000003"
     shutil.copytree(trained.folder / "checkpoints/step_00000003", step)
     for victim in sorted(step.glob("ema_rank_*")):
         victim.unlink()
     refused(step, out, "step_00000003: ema_rank_00000.safetensors is missing; name another")
     (step / "manifest.json").unlink()
-    refused(step, out, "step_00000003 holds no weights")
+    refused(step, out, "step_00000003: not a complete checkpoint")
 
 
 def test_a_run_without_an_average_exports_its_weights(

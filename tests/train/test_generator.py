@@ -19,7 +19,8 @@ from coordtok.data.tars import index_tar
 from coordtok.geometry.latent import LatentShape
 from coordtok.inference.generation import Generation, generate_chunk, plane_rows
 from coordtok.pretrained.card import TokenizerId
-from coordtok.train.checkpoint import committed, read_state
+from coordtok.train.checkpoint import read_state
+from coordtok.train.checkpoint_folder import committed
 from coordtok.train.export import export_checkpoint
 from tests.support.runs import FP32, Run, add_member
 from tests.train.test_resume import kill_at_random

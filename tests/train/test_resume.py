@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from coordtok.train.checkpoint import committed
+from coordtok.train.checkpoint_folder import committed
 from tests.support.runs import FP32, Run
 
 NewRun = Callable[..., Run]

@@ -1,0 +1,108 @@
+"""The folder of a run's checkpoints: which of them are complete, and which one a path means.
+
+    checkpoints/step_00001000/   complete once it has its manifest.json
+    checkpoints/latest           written last, atomically: the commit point
+
+Resuming, `train.init_from` and exports all find checkpoints here.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from coordtok import distributed
+from coordtok.errors import CheckpointError
+from coordtok.storage.files import replace_text
+from coordtok.storage.manifests import first_damage, read_manifest
+
+MANIFEST = "manifest.json"
+LATEST = "latest"
+
+
+def tag_of(step: int) -> str:
+    return f"step_{step:08d}"
+
+
+def committed(folder: Path) -> list[Path]:
+    """Complete checkpoints of a run, newest first: those up to `latest` that have a manifest."""
+    latest = folder / LATEST
+    if not latest.is_file():
+        return []
+    newest = latest.read_text(encoding="utf-8").strip()
+    found = (path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
+    return sorted((path for path in found if path.name <= newest), reverse=True)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The complete checkpoint at `path`, or the newest one of the run there.
+
+    Raises:
+        CheckpointError: there is none; its line begins with `path` and ends with what to name.
+    """
+    fix = "name a run folder or one of its step_* folders"
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such folder; {fix}")
+    if (path / "checkpoints").is_dir():
+        complete = committed(path / "checkpoints")
+        if not complete:
+            raise CheckpointError(f"{path}: that run has no complete checkpoint; {fix}")
+        return complete[0]
+    if not (path / MANIFEST).is_file():
+        raise CheckpointError(
+            f"{path}: not a complete checkpoint (no {MANIFEST}), but half-written or another "
+            f"folder; {fix}"
+        )
+    return path
+
+
+def newest_undamaged(folder: Path) -> Path | None:
+    """The newest complete checkpoint whose files are as they were written; None of a new run.
+
+    All ranks call it together.
+
+    Raises:
+        CheckpointError: there are some, and every one is damaged.
+    """
+    candidates = distributed.broadcast(committed(folder))
+    for checkpoint in candidates:
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint
+        if distributed.is_main():
+            print(f"warning: {checkpoint} is damaged ({damage}); trying older", file=sys.stderr)
+    if candidates:
+        raise CheckpointError(
+            f"every checkpoint in {folder} is damaged; restore one, or start anew in another "
+            "run_dir"
+        )
+    return None
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, or None; all ranks share the reading."""
+    return next(filter(None, distributed.gather(_find_own_damage(checkpoint))), None)
+
+
+def _find_own_damage(checkpoint: Path) -> str | None:
+    try:
+        files = sorted(read_manifest(checkpoint / MANIFEST).items())
+    except (OSError, ValueError):
+        return f"{MANIFEST} is missing or unreadable"
+    return first_damage(checkpoint, files[distributed.rank() :: distributed.world_size()])
+
+
+def rewind(folder: Path, checkpoint: Path) -> None:
+    """Make `checkpoint` the newest of its run: what was saved after it is of another history."""
+    replace_text(folder / LATEST, checkpoint.name + "\n")
+    for path in folder.glob("step_*"):
+        if path.name > checkpoint.name:
+            (path / MANIFEST).unlink(missing_ok=True)
+
+
+def prune(folder: Path, newest: Path, keep_last: int) -> None:
+    """Drop all but the `keep_last` newest complete checkpoints, and what unfinished saves left."""
+    kept = committed(folder)[: keep_last or None]
+    for path in folder.glob("step_*"):
+        if path.name < newest.name and path not in kept:
+            (path / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
