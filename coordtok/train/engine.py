@@ -21,8 +21,9 @@ from deepspeed.utils import logger as deepspeed_logger
 from torch import nn
 
 from coordtok import distributed
-from coordtok.config.schema import OptimConfig, RunConfig
+from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError, one_line
+from coordtok.train.optim import build_optimizer
 
 STAGES = (1, 2, 3)
 SECTIONS = ("bf16", "fp16", "zero_optimization", "activation_checkpointing", "data_types", "aio")
@@ -148,12 +149,6 @@ def _prepare_deepspeed() -> None:
     deepspeed.init_distributed(verbose=False, auto_mpi_discovery=False)
 
 
-def set_optimizer(engine: "deepspeed.DeepSpeedEngine", optim: OptimConfig) -> None:
-    """The run's settings in place of those that came with a checkpoint."""
-    for group in engine.optimizer.param_groups:
-        group.update(betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay)
-
-
 def build_engine(
     build_model: Callable[[], nn.Module], run: RunConfig, sharding: Sharding
 ) -> "deepspeed.DeepSpeedEngine":
@@ -174,16 +169,9 @@ def build_engine(
     # Init takes the precision from the config: on a CPU, its `dtype` argument makes bf16 of fp32.
     with deepspeed.zero.Init(config_dict_or_path=sharding.config, enabled=sharding.stage == 3):
         model = build_model()
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=run.optim.lr,
-        betas=run.optim.betas,
-        eps=run.optim.eps,
-        weight_decay=run.optim.weight_decay,
-    )
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=optimizer,
+        optimizer=build_optimizer(model, run.optim),
         config=sharding.config,
         dist_init_required=False,
     )

@@ -26,8 +26,8 @@ from coordtok.train.clock import Clock
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding
 from coordtok.train.monitor import Monitor
+from coordtok.train.optim import learning_rate
 from coordtok.train.run_folder import RunFolder
-from coordtok.train.schedule import learning_rate
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.task import Task
 from coordtok.train.validation import look_at_training, validate

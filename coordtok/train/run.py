@@ -17,17 +17,12 @@ from coordtok.errors import CheckpointError
 from coordtok.train.checkpoint import TrainState, load_engine, read_state
 from coordtok.train.checkpoint_folder import rewind
 from coordtok.train.ema import EMA
-from coordtok.train.engine import (
-    Sharding,
-    build_engine,
-    load_sharding,
-    rank_batch,
-    set_optimizer,
-)
+from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_batch
 from coordtok.train.farewell import farewell
 from coordtok.train.initialise import initialise_from
 from coordtok.train.loop import Progress, Trainer
 from coordtok.train.monitor import Monitor
+from coordtok.train.optim import keep_settings
 from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
@@ -211,7 +206,7 @@ def _engine(
     engine = build_engine(task.build_model, run, sharding)
     if state is not None:
         load_engine(engine, checkpoint, folder.checkpoints if universal else None)
-        set_optimizer(engine, run.optim)
+        keep_settings(engine.optimizer, engine.module, run.optim)
         _compare_forward(task.forward_check(engine), state, sharding)
     elif run.train.init_from is not None:
         initialise_from(engine, run.train.init_from)

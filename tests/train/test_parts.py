@@ -8,23 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from coordtok.config.schema import OptimConfig
 from coordtok.errors import CheckpointError
 from coordtok.evaluation.metrics import psnr
 from coordtok.train.run_folder import RunFolder
-from coordtok.train.schedule import learning_rate
 from coordtok.train.signals import is_launcher
-
-
-def test_the_rate_warms_up_then_stays_or_follows_a_cosine() -> None:
-    constant = OptimConfig(lr=1.0, warmup_steps=4)
-    assert [learning_rate(constant, s, 10) for s in (1, 2, 4, 5, 10)] == [0.25, 0.5, 1, 1, 1]
-    cosine = OptimConfig(lr=1.0, schedule="cosine", warmup_steps=2, min_lr=0.2)
-    rates = [learning_rate(cosine, step, 10) for step in range(1, 11)]
-    assert rates[:2] == [0.5, 1.0]
-    assert rates[5] == pytest.approx(0.6)
-    assert rates[-1] == pytest.approx(0.2)
-    assert rates[1:] == sorted(rates[1:], reverse=True)
 
 
 def test_metrics_keep_one_whole_line_a_step(tmp_path: Path) -> None:
