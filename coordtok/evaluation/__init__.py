@@ -7,6 +7,6 @@ linear_codec               the yardstick: principal components of tubelets
 features, transnetv2       networks for Frechet distances
 clip_features, frechet     which network, its features of many clips, the distance of two sets
 report, results            the figures as JSON and table, and the folder that holds them
-contact_sheet, scatter     its pictures
+contact_sheet, plots       its pictures
 side_by_side               any one video and its reconstruction (scripts/reconstruct.py)
 """

@@ -6,25 +6,27 @@ FOLDER/  report.json    settings, model, data, means (report.py)
          per_clip.csv   each clip's scores, in the order of the list
          worst.png      the clips of lowest PSNR, originals above reconstructions
          best.png       those of highest PSNR
-         motion.png     PSNR against motion, a point for each clip
+         motion.png     PSNR against motion, a point for each clip; not without matplotlib
 """
 
 import csv
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from coordtok.data.clips import Clip, names, to_csv
 from coordtok.data.index import ShardIndex
+from coordtok.errors import ConfigError
 from coordtok.evaluation.contact_sheet import Entry, contact_sheet
+from coordtok.evaluation.plots import Axis, write_scatter
 from coordtok.evaluation.report import clip_rows, correlation, table
-from coordtok.evaluation.scatter import Axis, scatter
 from coordtok.evaluation.scoring import ClipScore, Scores, best, worst
 from coordtok.storage.files import whole_folder
+
+logger = logging.getLogger(__name__)
 
 REPORT, TABLE = "report.json", "report.md"
 CLIPS, PER_CLIP = "clips.csv", "per_clip.csv"
@@ -53,7 +55,10 @@ def write_results(
             title = f"The {len(chosen)} of {len(scores.clips)} clips with the {word} PSNR"
             entries = [_entry(scores, score, clips, index, distance) for score in chosen]
             contact_sheet(title, entries).save(part / name)
-        _motion_plot(scores.clips).save(part / MOTION)
+        try:
+            _write_motion_plot(part / MOTION, scores.clips)
+        except ConfigError as error:
+            logger.warning("%s is left out: %s", MOTION, error)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -78,14 +83,14 @@ def _entry(
     return Entry(f"{', '.join(figures)} | {place}", pictures.original, pictures.output)
 
 
-def _motion_plot(clips: Sequence[ClipScore]) -> Image.Image:
+def _write_motion_plot(path: Path, clips: Sequence[ClipScore]) -> None:
     r = correlation(clips)
     title = f"PSNR against motion: {len(clips)} clips" + ("" if r is None else f", r = {r:.2f}")
     across = Axis(
         "motion: mean absolute difference of neighbouring frames, 8-bit levels",
         [clip.motion for clip in clips],
     )
-    return scatter(title, across, Axis("PSNR, dB", [clip.psnr for clip in clips]))
+    write_scatter(path, title, across, Axis("PSNR, dB", [clip.psnr for clip in clips]))
 
 
 def _as_csv(rows: Sequence[Mapping[str, object]]) -> str:

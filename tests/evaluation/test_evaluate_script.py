@@ -173,6 +173,16 @@ def test_sheets_show_the_worst_and_the_best(
     assert Image.open(tmp_path / "out" / "motion.png").size == (900, 600)
 
 
+def test_a_plot_is_left_out_where_matplotlib_is_missing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert run() == 0
+    assert "motion.png is left out: plots need matplotlib" in caplog.text
+    assert not (tmp_path / "out" / "motion.png").exists()
+    assert (tmp_path / "out" / "report.json").exists()
+
+
 def test_unreadable_clips_are_counted(
     run: Run, tmp_path: Path, write_clip_shards: Callable[..., Path]
 ) -> None:
