@@ -30,7 +30,7 @@ SHUFFLE_BLOCK = 16
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What is read: by default the clips and patches of PAPER's main configuration."""
+    """What is read: by default clips and patches of docs/method.md, "Main configuration"."""
 
     clips: int = 40
     size: Size3 = (128, 128, 128)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from coordtok.config.schema import NO_LABEL
 
 FREQUENCIES = 256
-"""Features of the time before its MLP, half of them cosines (OFFICIAL_WEIGHTS)."""
+"""Features of the time before its MLP, half of them cosines (docs/official_weights.md)."""
 MAX_PERIOD = 10_000
 LABEL_STD = 0.02
 """As in DiT: labels start small beside the time."""

@@ -1,4 +1,4 @@
-"""Import the authors' released weights as an export (OFFICIAL_WEIGHTS: layout and numerics)."""
+"""Import the authors' released weights as an export (docs/official_weights.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
