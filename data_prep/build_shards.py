@@ -32,7 +32,7 @@ from data_prep.summary import Summary
 from data_prep.work import VideoRecord, WorkFolder
 
 FAILURES_NAME = "failures.jsonl"
-BUILD_NAME = "build.json"  # the settings, to tell other ones apart; at the end also the summary
+BUILD_NAME = "build.json"  # the settings, to recognise other ones; at the end also the summary
 # What a killed build may leave beside its finished files; see coordtok.storage.files.
 _HALF_WRITTEN = re.compile(r"(.+-\d{6}\.tar|build\.json|failures\.jsonl|index\.json)\.\d+\.part")
 _BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"

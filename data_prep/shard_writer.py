@@ -1,7 +1,7 @@
 """Segments into tar shards.
 
 A shard takes its name only when it is whole, and its segments are deleted only after that, so at
-any moment every sample is in the work folder or in a finished shard.
+any time every sample is in the work folder or in a finished shard.
 """
 
 from collections.abc import Iterator

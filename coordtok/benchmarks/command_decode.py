@@ -1,6 +1,6 @@
 """How patches are best grouped into decoder passes, on a trained model: PSNR, and the time that a
 whole clip and one random frame of it take, for every grouping at several sizes of a pass
-(docs/grouping.md). With --in-between instead the PSNR of moments between frames, for which shards
+(docs/grouping.md). With --in-between instead the PSNR of times between frames, for which shards
 with twice the model's frames in a sample are needed (docs/in_between_frames.md)."""
 
 import argparse
@@ -26,7 +26,7 @@ def add_options(parser: cli.Parser) -> None:
         help="sizes of a pass (default: 1, 4, 16 ... frames, as trained, and all)",
     )
     parser.add_argument(
-        "--in-between", action="store_true", help="measure moments between frames instead"
+        "--in-between", action="store_true", help="measure times between frames instead"
     )
     cli.add_device(parser)
     cli.add_seed(parser, "of the random windows")

@@ -1,6 +1,6 @@
 """Flow matching: the path from noise (t = 0) to data (t = 1), and what is learned of it.
 
-Noise and times are passed in: they are drawn on the host, per sample, by whoever trains.
+Noise and times are passed in: they are drawn on the host, per sample, by the training task.
 
 Shapes: B batch, M all numbers of a latent (`geometry.planes.pack`).
 """

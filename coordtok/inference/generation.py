@@ -1,7 +1,7 @@
 """Samples of a generator, each a function of the seed and its own number alone.
 
 What is random about sample i is drawn on the host from (seed, i), and forward passes have one
-shape throughout (the last chunk is padded with samples that nobody asked for), so that the same
+shape throughout (the last chunk is padded with samples that are thrown away), so that the same
 latents come out on any number of ranks, bit for bit.
 
 Shapes: B samples of a chunk, M all numbers of a latent, F frames, H rows, W columns; R, S rows and

@@ -92,7 +92,7 @@ def check_times(
     """Of each time, in frames from 0: the frame at or before it, and how much later it is, in
     [0, 1), to a millionth."""
     check_between(config)
-    moments = []
+    places = []
     for time in times:
         if not 0 <= time <= config.frames - 1:
             raise ConfigError(
@@ -100,8 +100,8 @@ def check_times(
                 f"{config.frames - 1}"
             )
         rounded = round(float(time), 6)
-        moments.append((int(rounded), round(rounded % 1, 6)))
-    return moments
+        places.append((int(rounded), round(rounded % 1, 6)))
+    return places
 
 
 def check_frames(frames: Sequence[int] | torch.Tensor | None, total: int) -> list[int]:

@@ -140,9 +140,9 @@ class CoordTok(nn.Module):
         (also for `grouping` and `seed`); only the passes that hold a wanted frame are run,
         `groups_per_pass` of them at a time, so memory does not grow with the length.
 
-        times: instead of `frames`, moments counted in frames from 0, also between two frames, which
+        times: instead of `frames`, times counted in frames from 0, also between two frames, which
         training never saw (docs/in_between_frames.md). The pass of the frame before is decoded with
-        all its frames as much later, so a moment does not depend on which others are wanted.
+        all its frames as much later, so a time does not depend on which others are wanted.
         """
         if groups_per_pass < 1:
             raise ConfigError(f"groups_per_pass is {groups_per_pass}; decode at least 1 at a time")

@@ -63,7 +63,7 @@ def read_weights(path: str) -> Weights:
 def _check_same_model(
     found: Weights, config: ModelConfig, shapes: dict[str, torch.Size], path: str
 ) -> None:
-    """Shapes alone would not tell: heads and the axes of patches do not show in them."""
+    """Shapes alone would not show it: heads and the axes of patches do not show in them."""
     there, here = asdict(found.model), asdict(config)
     names = [name for name in here if there.get(name) != here[name] and name not in FREE_TO_CHANGE]
     if names:

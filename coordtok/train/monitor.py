@@ -1,6 +1,6 @@
-"""What a run tells the world: metrics.jsonl always, a progress bar, wandb when asked, pictures.
+"""What a run reports: metrics.jsonl always, a progress bar, wandb when asked, pictures.
 
-Only rank 0 speaks; on the other ranks every method does nothing. metrics.jsonl is the record: one
+Only rank 0 reports; on the other ranks every method does nothing. metrics.jsonl is the record: one
 JSON object a line, flushed at once. wandb never decides whether training goes on.
 """
 

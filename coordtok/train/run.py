@@ -18,10 +18,10 @@ from coordtok.train.checkpoint import TrainState, load_engine, read_state
 from coordtok.train.checkpoint_folder import rewind
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_batch
-from coordtok.train.farewell import farewell
 from coordtok.train.initialise import initialise_from
 from coordtok.train.loop import Progress, Trainer
 from coordtok.train.monitor import Monitor
+from coordtok.train.next_steps import next_steps
 from coordtok.train.optim import keep_settings
 from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
 from coordtok.train.run_folder import RunFolder
@@ -55,14 +55,14 @@ def train(
             state = distributed.together(lambda: read_state(checkpoint))
         if state is not None and state.step >= run.train.steps:
             _say(f"{checkpoint} is finished: step {state.step} of {run.train.steps}")
-            _say(farewell(folder, run))
+            _say(next_steps(folder, run))
             return
         trainer = assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
         stack.callback(trainer.monitor.close)
         stack.callback(trainer.batches.close)
         finished = trainer.fit()
     if finished:
-        _say(farewell(folder, run))
+        _say(next_steps(folder, run))
 
 
 def _check_shared(folder: RunFolder) -> None:

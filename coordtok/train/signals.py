@@ -1,4 +1,4 @@
-"""How a run is asked to stop, and how it notices that nobody is left to ask.
+"""How a run is asked to stop, and how it notices that its launcher is gone.
 
 SIGTERM and SIGUSR1 set a flag that the ranks compare at every step (`StopRequest`). Signals sent to
 the `deepspeed` command never reach the ranks, which would live on and write into the run folder

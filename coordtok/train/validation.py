@@ -1,5 +1,5 @@
 """Validation: every held-out clip once over all ranks, whatever their number, and a look at clips
-that were just trained on, which tells memory from understanding.
+that were just trained on, whose difference shows memorisation.
 
 Shapes: F shown frames, H rows, W columns, 3 colours.
 """

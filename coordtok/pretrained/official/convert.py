@@ -32,7 +32,7 @@ from coordtok.pretrained.write import check_target, write_export
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the authors' file does not tell."""
+    """What the authors' file does not say."""
 
     heads: int | None = None
     """Width / 64 by default, as in all released sizes."""

@@ -2,7 +2,7 @@
 
 Their x is the row and y the column, so their yt plane (t, column) is our xt, and their xt is our
 yt, wherever a plane is named. Each of our tensors is looked up in theirs, so that what is missing
-or left over is told by the names of the file.
+or left over is reported by its name in the file.
 """
 
 import re
@@ -21,7 +21,7 @@ THEIR_PLANES = ("xy", "xt", "yt")
 """What they call our planes xy, yt, xt."""
 
 HEAD_WIDTH = 64
-"""Width of a head in all released sizes; the tensors do not tell it."""
+"""Width of a head in all released sizes; the tensors do not show it."""
 
 
 def channels_last(weight: torch.Tensor) -> torch.Tensor:

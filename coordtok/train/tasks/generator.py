@@ -2,7 +2,7 @@
 
 Latents come from shards and are normalised with statistics that are fixed when the run begins, so
 that more data later does not change what the model's numbers mean. Time, noise and dropped labels
-are drawn on the host from each sample's own generator. The tokenizer is read only for the moment
+are drawn on the host from each sample's own generator. The tokenizer is read only for the time
 of a picture.
 
 Shapes: B batch, M all numbers of a latent, F shown frames, H rows, W columns, 3 colours.

@@ -26,7 +26,7 @@ class ClipScore(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The score that people are told: its name, and how it is written."""
+    """The score that progress lines show: its name, and how it is written."""
 
     name: str
     form: str

@@ -1,4 +1,4 @@
-"""What a finished run tells its user: where everything is, and what to type next."""
+"""What a finished run prints: where everything is, and what to type next."""
 
 from coordtok.config.schema import DiTModelConfig, RunConfig
 from coordtok.train.checkpoint_folder import committed
@@ -18,7 +18,7 @@ use it          python scripts/export.py {run} exports/{name}
                 python scripts/sample.py --model exports/{name} --num 16 --output samples/{name}"""
 
 
-def farewell(folder: RunFolder, run: RunConfig) -> str:
+def next_steps(folder: RunFolder, run: RunConfig) -> str:
     pictures = sorted(map(str, folder.samples.glob(f"step_{run.train.steps:08d}*.png")))
     is_generator = isinstance(run.model, DiTModelConfig)
     shown = "samples" if is_generator else "originals above reconstructions"
