@@ -1,5 +1,5 @@
-"""Which patches of a clip are decoded in a training step (PAPER: random patches, or whole random
-frames for the fine-tune).
+"""Which patches of a clip are decoded in a training step: random ones, or whole random frames for
+the fine-tune (docs/method.md, "Training").
 
 Drawn on the host from a caller's counter-based generator, so the draw does not depend on the
 device, the rank or the worker that makes it.

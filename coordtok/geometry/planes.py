@@ -8,7 +8,6 @@ patch; M all numbers of a latent.
 import math
 from collections import namedtuple
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -64,22 +63,22 @@ class _Triplane(NamedTuple):
 
 
 class Triplane(Planes, _Triplane):  # type: ignore[misc]  # both declare _fields and _make
-    """A factorised latent video (PAPER: the idea): xy over space, yt over time and rows, xt over
-    time and columns."""
+    """A factorised latent video (docs/method.md, "The idea"): xy over space, yt over time and rows,
+    xt over time and columns."""
 
     __slots__ = ()
 
 
-@cache
-def _type_of(names: tuple[str, ...]) -> type[Planes]:
-    if names == Triplane._fields:
-        return Triplane
-    return type("Planes", (Planes, namedtuple("Planes", names)), {"__slots__": ()})
+_TYPES: dict[tuple[str, ...], type[Planes]] = {Triplane._fields: Triplane}
+"""The kinds of planes by their names."""
 
 
 def planes_of(latent: LatentShape, tensors: Iterable[torch.Tensor]) -> Planes:
     """The tensors of the planes of `latent`, in its order, by their names."""
-    return _type_of(latent.names)._make(tensors)
+    names = latent.names
+    if names not in _TYPES:
+        _TYPES[names] = type("Planes", (Planes, namedtuple("Planes", names)), {"__slots__": ()})
+    return _TYPES[names]._make(tensors)
 
 
 def pack(planes: Planes) -> torch.Tensor:

@@ -1,0 +1,12 @@
+"""The models: they return predictions, and know nothing of losses, shards and ranks.
+
+tokenizer       CoordTok: encode, decode, decode_at; made of encoder and decoder
+encoder         from a video to its planes
+decoder         from planes and patch coordinates to pixels
+dit             TriplaneDiT, the generator
+conditioning    what it is conditioned on, time and label, and its table of positions
+layers          attention, MLP and the blocks of both models
+checks          what a caller may hand to a model
+legacy          short clips as the authors' release encodes them
+build           the model that a config describes
+"""

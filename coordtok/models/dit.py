@@ -1,4 +1,4 @@
-"""TriplaneDiT: a diffusion transformer on the planes of a tokenizer (PAPER: generator).
+"""TriplaneDiT: a diffusion transformer on a tokenizer's planes (docs/method.md, "Generator").
 
 The planes are cut into patches, whose tokens attend to each other across all of them; adaLN-Zero
 blocks are conditioned on the time and the label. It predicts the velocity of flow matching

@@ -36,10 +36,10 @@ from coordtok.pretrained.read import load_model
 
 
 class CoordTok(nn.Module):
-    """Coordinate-based video tokenizer (PAPER.md; arXiv 2411.14762)."""
+    """Coordinate-based video tokenizer (docs/method.md; arXiv 2411.14762)."""
 
     points_per_pass = 1024
-    """What `decode` aims at by default: the patches a clip was trained with (PAPER: N)."""
+    """What `decode` aims at by default: the patches a clip was trained with."""
 
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
