@@ -227,9 +227,9 @@ class TrainConfig:
     """How long a run trains, on batches of which size, and what it writes when."""
 
     steps: int
-    """Optimizer steps of the whole run."""
+    """Optimiser steps of the whole run."""
     global_batch: int
-    """Clips per optimizer step over all ranks; ranks x micro_batch divides it."""
+    """Clips per optimiser step over all ranks; ranks x micro_batch divides it."""
     micro_batch: int | None = None
     """Clips per rank and forward pass; null is the rank's whole share, without accumulation."""
     points: int = 1024
