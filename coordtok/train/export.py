@@ -6,23 +6,16 @@ from typing import Literal
 import torch
 
 from coordtok.config.load import build
-from coordtok.config.schema import DiTModelConfig, RunConfig
+from coordtok.config.schema import RunConfig
 from coordtok.errors import CheckpointError
-from coordtok.models.build import build_model
-from coordtok.pretrained.card import (
-    WEIGHTS,
-    Card,
-    GeneratorSettings,
-    Origin,
-    TokenizerId,
-    TokenizerSettings,
-)
+from coordtok.pretrained.card import WEIGHTS, Card, Origin
 from coordtok.pretrained.read import first_difference
 from coordtok.pretrained.write import check_target, write_export
-from coordtok.train.checkpoint import TrainState, read_state
+from coordtok.train.checkpoint import read_state
 from coordtok.train.checkpoint_folder import find_checkpoint, find_damage
 from coordtok.train.ema import has_ema, read_ema
 from coordtok.train.masters import read_masters
+from coordtok.train.tasks.kinds import task_class
 
 
 def export_checkpoint(
@@ -51,16 +44,10 @@ def export_checkpoint(
     run = build(RunConfig, state.config)
     tensors = _read(checkpoint, run, weights)
     history = {"run": state.config, "data": state.data}
-    card = Card(run.model, _settings(run, state), Origin(weights, state.step, history))
+    settings = task_class(run.model).export_settings(run, state.facts)
+    card = Card(run.model, settings, Origin(weights, state.step, history))
     write_export(folder, card, tensors, dtype, overwrite=overwrite, progress=progress)
     return checkpoint, card
-
-
-def _settings(run: RunConfig, state: TrainState) -> TokenizerSettings | GeneratorSettings:
-    if isinstance(run.model, DiTModelConfig):
-        tokenizer = TokenizerId(**state.facts["tokenizer"])
-        return GeneratorSettings(state.facts["statistics"], tokenizer, run.sampler)
-    return TokenizerSettings(run.train.points)
 
 
 def _choose(weights: Literal["raw", "ema"] | None, checkpoint: Path) -> Literal["raw", "ema"]:
@@ -75,7 +62,7 @@ def _read(
     checkpoint: Path, run: RunConfig, weights: Literal["raw", "ema"]
 ) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
-        model = build_model(run.model)
+        model = task_class(run.model).model_class(run.model)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if weights == "ema":
         return read_ema(checkpoint, shapes)

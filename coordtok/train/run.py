@@ -7,7 +7,7 @@ from typing import Any
 
 from coordtok import distributed
 from coordtok.config.load import to_yaml
-from coordtok.config.schema import DiTModelConfig, RunConfig
+from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import one_per_sample
 from coordtok.data.loader import TrainLoader
@@ -26,9 +26,8 @@ from coordtok.train.optim import keep_settings
 from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
-from coordtok.train.tasks.generator import GeneratorTask
+from coordtok.train.tasks.kinds import task_class
 from coordtok.train.tasks.task import Task
-from coordtok.train.tasks.tokenizer import TokenizerTask
 
 CHECK_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 """Largest relative change of the forward check across a save and a load."""
@@ -104,7 +103,10 @@ def assemble(
         raise CheckpointError("data.shards differ between machines: give all of them the same")
     if state is not None:
         check_same_run(state, run, data, allow_grown_data)
-    task = distributed.together(lambda: _task(run, datasets, state))
+    facts = None if state is None else state.facts
+    task = distributed.together(
+        lambda: task_class(run.model).for_run(run, distributed.device(), datasets, facts)
+    )
     progress = _progress(state, datasets, data)
     loader = distributed.together(lambda: _train_loader(run, task, datasets, progress.loader))
     held_out = distributed.together(lambda: _held_out(run, task))
@@ -117,13 +119,6 @@ def assemble(
         run, sharding, folder, task, engine, ema, iter(loader), held_out, data, progress,
         monitor, stop,
     )  # fmt: skip
-
-
-def _task(run: RunConfig, datasets: list[OpenedShards], state: TrainState | None) -> Task:
-    if isinstance(run.model, DiTModelConfig):
-        facts = None if state is None else state.facts
-        return GeneratorTask(run, run.model, distributed.device(), datasets, facts)
-    return TokenizerTask(run, run.model, distributed.device())
 
 
 def _describe(run: RunConfig, datasets: list[OpenedShards]) -> list[dict[str, Any]]:

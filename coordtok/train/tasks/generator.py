@@ -8,6 +8,7 @@ of a picture.
 Shapes: B batch, M all numbers of a latent, F shown frames, H rows, W columns, 3 colours.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from coordtok.geometry.planes import pack, planes_of, unpack
 from coordtok.inference.generation import Generation, frame_rows, generate_chunk, plane_rows
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
-from coordtok.pretrained.card import TokenizerId
+from coordtok.pretrained.card import GeneratorSettings, TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.train.ema import EMA
 from coordtok.train.tasks.task import ClipScore, Headline
@@ -46,6 +47,10 @@ class Draw(NamedTuple):
 
 
 class GeneratorTask:
+    model_class = TriplaneDiT
+    caption = "samples"
+    usage = """\
+                python scripts/sample.py --model exports/{name} --num 16 --output samples/{name}"""
     headline = Headline("loss", "loss {:.4f}")
 
     def __init__(
@@ -53,7 +58,7 @@ class GeneratorTask:
         run: RunConfig,
         model: DiTModelConfig,
         device: torch.device,
-        datasets: list[OpenedShards],
+        datasets: Sequence[OpenedShards],
         facts: dict[str, Any] | None = None,
     ) -> None:
         """facts: those of the checkpoint that goes on; made from the shards by default.
@@ -72,6 +77,23 @@ class GeneratorTask:
         specs[0].check_tokenizer(TokenizerId(**self.facts["tokenizer"]), datasets[0].location)
         statistics = LatentStatistics.from_dict(self.facts["statistics"], self.latent)
         self.statistics = statistics.to(device)
+
+    @classmethod
+    def for_run(
+        cls,
+        run: RunConfig,
+        device: torch.device,
+        datasets: Sequence[OpenedShards],
+        facts: dict[str, Any] | None,
+    ) -> "GeneratorTask":
+        assert isinstance(run.model, DiTModelConfig)
+        return cls(run, run.model, device, datasets, facts)
+
+    @classmethod
+    def export_settings(cls, run: RunConfig, facts: dict[str, Any]) -> GeneratorSettings:
+        return GeneratorSettings(
+            facts["statistics"], TokenizerId(**facts["tokenizer"]), run.sampler
+        )
 
     def _check(self, spec: LatentSpec, location: str) -> None:
         self.model.check_latent(spec.latent, location)

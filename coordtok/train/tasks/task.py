@@ -6,15 +6,18 @@ pass is collective under ZeRO-3.
 Shapes: B clips, F frames, H rows, W columns, 3 colours.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.loader import Batch
 from coordtok.data.sample import SampleReader
+from coordtok.data.shards import OpenedShards
 from coordtok.train.ema import EMA
 
 
@@ -33,11 +36,37 @@ class Headline(NamedTuple):
 
 
 class Task(Protocol):
+    model_class: type[Any]
+    """Of the models that it trains, each made from its config alone."""
+    caption: str
+    """What the pictures of a run show."""
+    usage: str
+    """What to type with an export of a finished run, exports/{name}, and next to it."""
     headline: Headline
     score_settings: dict[str, Any]
     """What the scores depend on, logged beside them."""
     facts: dict[str, Any]
     """Plain JSON that was fixed when the run began; every checkpoint keeps it."""
+
+    @classmethod
+    def for_run(
+        cls,
+        run: RunConfig,
+        device: torch.device,
+        datasets: Sequence[OpenedShards],
+        facts: dict[str, Any] | None,
+    ) -> "Task":
+        """The task of `run` on its opened datasets; facts: of the checkpoint that goes on.
+
+        Raises:
+            UserError: the config and the data do not go together.
+        """
+        ...
+
+    @classmethod
+    def export_settings(cls, run: RunConfig, facts: dict[str, Any]) -> Any:
+        """How an export of the model is meant to be used: the settings of its card."""
+        ...
 
     def build_model(self) -> nn.Module: ...
 

@@ -6,6 +6,7 @@ there; which patches are decoded is drawn on the host from each sample's own gen
 Shapes: B batch, T frames, H rows, W columns, N patches, G groups, F shown frames, P a patch.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.loader import Batch
 from coordtok.data.order import sample_rng
+from coordtok.data.shards import OpenedShards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import ConfigError
 from coordtok.evaluation.metrics import psnr
@@ -27,6 +29,7 @@ from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perceptual
 from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.tokenizer import CoordTok
+from coordtok.pretrained.card import TokenizerSettings
 from coordtok.train.ema import EMA
 from coordtok.train.tasks.task import ClipScore, Headline
 
@@ -35,7 +38,18 @@ DISTANCE_NAMES = {"lpips": "lpips", "hed": "vgg_hed"}
 """What a perceptual network's distance is called in the metrics."""
 
 
+USAGE = """\
+                python scripts/reconstruct.py --model exports/{name} --input VIDEO --output out
+your videos     python -m data_prep.build_shards --input VIDEOS --output shards/mine
+many GPUs       deepspeed --num_gpus 8 scripts/train.py --deepspeed ds_configs/zero3.json \\
+                    --config tokenizer_l data.shards=shards/mine data.val_shards=null \\
+                    run_dir=runs/mine"""
+
+
 class TokenizerTask:
+    model_class = CoordTok
+    caption = "originals above reconstructions"
+    usage = USAGE
     headline = Headline("psnr", "PSNR {:.2f} dB")
 
     def __init__(self, run: RunConfig, model: TokenizerModelConfig, device: torch.device) -> None:
@@ -52,6 +66,22 @@ class TokenizerTask:
         self._passes = patch_groups(self.grid, run.train.points)
         self.score_settings = {"points_per_pass": max(len(index) for index in self._passes)}
         self._perceptual = self._load_perceptual()
+
+    @classmethod
+    def for_run(
+        cls,
+        run: RunConfig,
+        device: torch.device,
+        datasets: Sequence[OpenedShards],
+        facts: dict[str, Any] | None,
+    ) -> "TokenizerTask":
+        """It needs no facts, and of the datasets nothing but their clips."""
+        assert isinstance(run.model, TokenizerModelConfig)
+        return cls(run, run.model, device)
+
+    @classmethod
+    def export_settings(cls, run: RunConfig, facts: dict[str, Any]) -> TokenizerSettings:
+        return TokenizerSettings(run.train.points)
 
     def _load_perceptual(self) -> PerceptualDistance | None:
         """The frozen network of the fine-tune: no part of the model, so that neither ZeRO nor a
