@@ -140,12 +140,15 @@ def rank_batch(run: RunConfig, world_size: int) -> int:
 def _prepare_deepspeed() -> None:
     """Hand DeepSpeed the process group, keep its log to errors and its compiler out.
 
-    Without a GPU it would compile a shared-memory op at start: a minute, a C++ compiler, and a lock
-    that hangs the next start if this one is killed meanwhile. Collectives over gloo serve as well.
+    Without a GPU it would compile a shared-memory op at start, and for offload an op that locks
+    pages (DS_PIN_MEMORY_BACKEND=native) where no device reads them: minutes, a C++ compiler that
+    outlives a killed run, and a lock that hangs the next start. Collectives over gloo and plain
+    memory serve as well. The table of ops is given, because looking it up probes with a compiler.
     """
     deepspeed_logger.setLevel(logging.ERROR)
     if distributed.device().type == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+        os.environ["DS_PIN_MEMORY_BACKEND"] = "torch"
     deepspeed.init_distributed(verbose=False, auto_mpi_discovery=False)
 
 
