@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from coordtok import cli
-from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,7 +70,7 @@ def _add_generator_options(group: cli.Options) -> None:
 @cli.exit_on_user_error
 def main() -> None:
     args = parse_args()
-    from coordtok.pretrained.official.convert import ImportOptions, import_official
+    from coordtok.pretrained.official.convert import ImportOptions, import_official, summary
     from coordtok.pretrained.write import DTYPES
 
     options = ImportOptions(
@@ -89,26 +88,7 @@ def main() -> None:
         overwrite=args.overwrite,
         progress=True,
     )
-    model = card.model
-    said = _generator(model) if isinstance(model, DiTModelConfig) else _tokenizer(model)
-    print(f"{args.out_dir}: {said}")
-
-
-def _tokenizer(model: TokenizerModelConfig) -> str:
-    padding = "as in the release" if model.legacy_padding else "masked (not so in the release)"
-    return (
-        f"tokenizer of {model.frames} frames of {model.height} x {model.width}, "
-        f"width {model.dim}, {model.heads} heads, {model.video_layers} + {model.plane_layers} + "
-        f"{model.decoder_layers} layers; padding of short clips {padding}"
-    )
-
-
-def _generator(model: DiTModelConfig) -> str:
-    planes = ", ".join(str(plane).removeprefix("plane ") for plane in model.latent.planes)
-    return (
-        f"generator of planes {planes}; width {model.dim}, {model.heads} heads, {model.layers} "
-        "layers"
-    )
+    print(f"{args.out_dir}: {summary(card)}")
 
 
 if __name__ == "__main__":

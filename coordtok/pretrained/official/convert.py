@@ -1,13 +1,13 @@
 """Import the authors' released weights as an export (docs/official_weights.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from coordtok.config.schema import DiTModelConfig
+from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import (
     Card,
@@ -127,3 +127,31 @@ def _reference(folder: Path, generator: DiTModelConfig) -> TokenizerId:
             "was trained with"
         )
     return TokenizerId(str(folder), fingerprint(folder))
+
+
+def summary(card: Card) -> str:
+    """What an imported model is, in a line."""
+    return _SUMMARIES[card.kind](card.model)
+
+
+def _about_tokenizer(model: TokenizerModelConfig) -> str:
+    padding = "as in the release" if model.legacy_padding else "masked (not so in the release)"
+    return (
+        f"tokenizer of {model.frames} frames of {model.height} x {model.width}, "
+        f"width {model.dim}, {model.heads} heads, {model.video_layers} + {model.plane_layers} + "
+        f"{model.decoder_layers} layers; padding of short clips {padding}"
+    )
+
+
+def _about_generator(model: DiTModelConfig) -> str:
+    planes = ", ".join(str(plane).removeprefix("plane ") for plane in model.latent.planes)
+    return (
+        f"generator of planes {planes}; width {model.dim}, {model.heads} heads, {model.layers} "
+        "layers"
+    )
+
+
+_SUMMARIES: dict[str, Callable[[Any], str]] = {
+    "coordtok": _about_tokenizer,
+    "dit": _about_generator,
+}
