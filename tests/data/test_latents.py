@@ -8,18 +8,19 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex, VideoSpec
+from coordtok.data.index import SampleEntry, ShardEntry, ShardIndex, VideoSpec
 from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.loader import TrainLoader
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import open_shards
-from coordtok.data.tars import read_members, write_tar
+from coordtok.data.tars import read_members
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import DataError
 from coordtok.geometry.latent import LatentShape
 from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.checksums import sha256_of_file
+from tests.support.shards import write_tars
 
 CHANNELS = 2
 SPEC = LatentSpec(
@@ -53,24 +54,17 @@ def write_latents(
     folder: Path, sizes: Sequence[int], lanes: int, damaged: Collection[str] = ()
 ) -> Path:
     """Shards with `sizes` samples; the planes of sample n of shard s are `planes(100 s + n)`."""
-    folder.mkdir(parents=True)
-    shards = []
+    shards: list[list[tuple[str, bytes]]] = []
     for shard, size in enumerate(sizes):
-        path = folder / f"part-{shard}.tar"
-        members: list[tuple[str, bytes]] = []
+        shards.append([])
         for number in range(size):
             key = f"s{shard}-{number}"
             content = save(planes(100 * shard + number, torch.bfloat16))
-            members += [
+            shards[-1] += [
                 (f"{key}.safetensors", bytes(len(content)) if key in damaged else content),
                 (f"{key}.json", json.dumps({"class": shard}).encode()),
             ]
-        with open(path, "wb") as file:
-            write_tar(file, members)
-        shards.append(entry(path))
-    index = ShardIndex(SPEC.video, SPEC.codec(), lanes, tuple(shards))
-    (folder / INDEX_NAME).write_text(index.to_json())
-    return folder
+    return write_tars(folder, shards, SPEC.video, lanes=lanes, codec=SPEC.codec(), entry=entry)
 
 
 def entry(path: Path) -> ShardEntry:

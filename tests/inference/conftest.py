@@ -1,22 +1,22 @@
 """A tiny tokenizer, video shards for it, and the latents of them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from coordtok.data.index import INDEX_NAME, ShardIndex, VideoSpec
+from coordtok.data.index import VideoSpec
 from coordtok.data.shards import open_shards
-from coordtok.data.tars import index_tar, write_tar
 from coordtok.inference.encode_shards import Encoding, Summary, encode
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerId, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
 from coordtok.video.codec import encode_raw
+from tests.support.shards import write_tars
 from tests.support.tiny import DEEP as CONFIG
 
 SIZES = (3, 1, 2, 3)
@@ -29,19 +29,10 @@ def film(number: int, frames: int, height: int = 16, width: int = 24) -> np.ndar
     return (still + 3 * np.arange(frames)[:, None, None, None]).astype(np.uint8)
 
 
-def write_video(folder: Path, shards: list[Mapping[str, bytes]], lanes: int = 1) -> Path:
-    """Shards of any members, with an index."""
-    folder.mkdir(parents=True)
-    entries = []
-    for number, members in enumerate(shards):
-        path = folder / f"part-{number:03d}.tar"
-        with open(path, "wb") as file:
-            write_tar(file, members.items())
-        entries.append(index_tar(path))
+def write_video(folder: Path, shards: list[dict[str, bytes]], lanes: int = 1) -> Path:
+    """Shards of any members for the tokenizer of these tests."""
     spec = VideoSpec(CONFIG.frames, CONFIG.height, CONFIG.width, None)
-    index = ShardIndex(spec, {"name": "raw"}, lanes, tuple(entries))
-    (folder / INDEX_NAME).write_text(index.to_json())
-    return folder
+    return write_tars(folder, [members.items() for members in shards], spec, lanes=lanes)
 
 
 def members(key: str, number: int, frames: int) -> dict[str, bytes]:

@@ -156,7 +156,7 @@ def test_damaged_latents_are_passed_over(
     damaged = tmp_path / "damaged"
     shutil.copytree(latents, damaged)
     place = open_shards(str(latents)).index.shards[0].samples[1].files["safetensors"][0]
-    with open(damaged / "part-000.tar", "r+b") as file:
+    with open(damaged / "part-000000.tar", "r+b") as file:
         file.seek(place + 20)
         file.write(b"x" * 40)
     assert decode_into(damaged, tmp_path / "out", most=3) == 2

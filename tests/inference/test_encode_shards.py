@@ -76,7 +76,7 @@ def test_each_window_holds_its_own_planes(latents: Path, tokenizer: CoordTok) ->
 
 
 def test_beside_the_planes_lies_where_they_are_from(latents: Path) -> None:
-    with tarfile.open(latents / "part-003.tar") as tar:
+    with tarfile.open(latents / "part-000003.tar") as tar:
         names = tar.getnames()
         assert names[4:6] == ["v6-f000009.safetensors", "v6-f000009.json"]
         assert json.load(tar.extractfile("v6-f000009.json")) == {
@@ -90,7 +90,7 @@ def test_beside_the_planes_lies_where_they_are_from(latents: Path) -> None:
         }
     index = open_shards(str(latents)).index
     assert index.lanes == 2
-    assert [shard.name for shard in index.shards] == [f"part-{n:03d}.tar" for n in range(4)]
+    assert [shard.name for shard in index.shards] == [f"part-{n:06d}.tar" for n in range(4)]
     assert index.shards[0].samples[0].frames == 5
     report = Report()
     verify(latents, "all", report)
@@ -137,7 +137,7 @@ def test_damage_is_found_by_verify_shards(
     damaged = tmp_path / "damaged"
     shutil.copytree(latents, damaged)
     offset, size = open_shards(str(latents)).index.shards[2].samples[1].files["safetensors"]
-    with open(damaged / "part-002.tar", "r+b") as file:
+    with open(damaged / "part-000002.tar", "r+b") as file:
         file.seek(offset + size - 4)
         file.write(b"\xff" * 4)
     report = Report()
@@ -218,7 +218,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert process.exitcode == -signal.SIGKILL
     assert not (output / INDEX_NAME).exists()
     assert len(list((output / ".work").glob("*.json"))) == left
-    (output / f"part-000.tar.{2**22 + 1}.part").write_bytes(b"of another time")
+    (output / f"part-000000.tar.{2**22 + 1}.part").write_bytes(b"of another time")
     summary, encoded = encode_into(video, output, HOW)
     assert summary.clips == sum(CLIPS)
     assert 0 < encoded < summary.clips
@@ -233,10 +233,10 @@ def test_what_was_done_is_not_done_again_unless_it_changed(
         patch.setattr("coordtok.inference.encode_shards._finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             encode_into(video, output, HOW)
-    with open(output / "part-001.tar", "ab") as tar:
+    with open(output / "part-000001.tar", "ab") as tar:
         tar.write(b"more")
-    (output / ".work/part-002.tar.json").write_text("{")
-    (output / "part-003.tar").unlink()
+    (output / ".work/part-000002.tar.json").write_text("{")
+    (output / "part-000003.tar").unlink()
     _, encoded = encode_into(video, output, HOW)
     assert encoded == sum(CLIPS[3:])
     assert contents(output) == contents(latents)
@@ -260,7 +260,7 @@ def test_unreadable_videos_are_named_and_counted_and_lanes_never_empty(
     skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text().splitlines()]
     assert [each["key"] for each in skipped] == ["dead", "cut", "all", "json", "wrong"]
     assert "fewer than" in skipped[1]["reason"]
-    assert skipped[4]["shard"] == "part-002.tar"
+    assert skipped[4]["shard"] == "part-000002.tar"
     assert {key.rpartition("-f")[0] for key in tensors(output)} == {"good", "cut", "last", "more"}
     index = open_shards(str(output)).index
     assert [len(shard.samples) for shard in index.shards] == [5, 0, 1, 1]

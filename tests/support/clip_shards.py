@@ -1,8 +1,6 @@
 """A tiny tokenizer, and shards of few clips that it fits: moving noise, raw, one of them short."""
 
-import io
 import json
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,11 +9,12 @@ import pytest
 import torch
 
 from coordtok.config.schema import TokenizerModelConfig
-from coordtok.data.index import ShardIndex, VideoSpec
-from coordtok.data.tars import index_tar
+from coordtok.data.index import VideoSpec
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings
 from coordtok.pretrained.write import write_export
+from coordtok.video.codec import encode_raw
+from tests.support.shards import write_tars
 from tests.support.tiny import TINY
 
 LENGTHS = (20, 8, 5, 12, 9, 16, 8)
@@ -28,12 +27,6 @@ def _moving_noise(number: int, frames: int, height: int, width: int) -> np.ndarr
     return (still + number * np.arange(frames)[:, None, None, None]).astype(np.uint8)
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-
-
 def _write_shards(
     folder: Path,
     lengths: Sequence[int] = LENGTHS,
@@ -41,25 +34,16 @@ def _write_shards(
     damaged: Sequence[int] = (),
 ) -> Path:
     """Two shards of raw samples; those in `damaged` say that they hold other sizes."""
-    folder.mkdir(parents=True)
     frames, height, width = size
-    shards = []
-    for shard in range(2):
-        path = folder / f"part-{shard:06d}.tar"
-        with tarfile.open(path, "w") as tar:
-            for number in range(shard, len(lengths), 2):
-                wrong = 1 if number in damaged else 0
-                video = _moving_noise(number, lengths[number], height - wrong, width)
-                buffer = io.BytesIO()
-                np.save(buffer, video)
-                _add(tar, f"clip{number}.npy", buffer.getvalue())
-                described = json.dumps({"frames": lengths[number]}).encode()
-                _add(tar, f"clip{number}.json", described)
-        shards.append(index_tar(path))
-    spec = VideoSpec(frames, height, width, None)
-    index = ShardIndex(video=spec, codec={"name": "raw"}, lanes=1, shards=tuple(shards))
-    (folder / "index.json").write_text(index.to_json())
-    return folder
+    shards: list[list[tuple[str, bytes]]] = [[], []]
+    for number, length in enumerate(lengths):
+        wrong = 1 if number in damaged else 0
+        video = _moving_noise(number, length, height - wrong, width)
+        shards[number % 2] += [
+            (f"clip{number}.npy", encode_raw(video)),
+            (f"clip{number}.json", json.dumps({"frames": length}).encode()),
+        ]
+    return write_tars(folder, shards, VideoSpec(frames, height, width, None))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 """A tiny run, real shards for it, and real processes to run it in."""
 
-import io
 import json
 import signal
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +11,14 @@ import numpy as np
 import pytest
 import yaml
 
-from coordtok.data.index import ShardIndex, VideoSpec
-from coordtok.data.tars import index_tar
+from coordtok.data.index import VideoSpec
+from coordtok.video.codec import encode_raw
 from tests.support.ranks import ROOT, Ranks, start
+from tests.support.shards import write_tars
 
 FP32 = ROOT / "ds_configs/zero3_fp32.json"
 SIZE, FRAMES = 32, 8
+VIDEO = VideoSpec(frames=FRAMES, height=SIZE, width=SIZE, fps=None)
 TINY = {
     "model": {
         "frames": FRAMES,
@@ -42,35 +42,19 @@ TINY = {
 
 def write_shards(folder: Path, samples: int, lanes: int, seed: int = 0) -> str:
     """Raw shards, one per lane, of noise that drifts: every clip and window differs."""
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    shards = []
+    shards: list[list[tuple[str, bytes]]] = []
     for lane in range(lanes):
-        path = folder / f"part-{lane:06d}.tar"
-        with tarfile.open(path, "w") as tar:
-            for number in range(lane, samples, lanes):
-                frames = FRAMES * 2 + number % 3
-                still = rng.integers(0, 200, (1, SIZE, SIZE, 3))
-                video = (still + 2 * np.arange(frames)[:, None, None, None]).astype(np.uint8)
-                add_member(tar, f"clip{number:03d}.npy", as_npy(video))
-                add_member(tar, f"clip{number:03d}.json", json.dumps({"frames": frames}).encode())
-        shards.append(index_tar(path))
-    spec = VideoSpec(frames=FRAMES, height=SIZE, width=SIZE, fps=None)
-    index = ShardIndex(video=spec, codec={"name": "raw"}, lanes=lanes, shards=tuple(shards))
-    (folder / "index.json").write_text(index.to_json())
-    return str(folder)
-
-
-def as_npy(video: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, video)
-    return buffer.getvalue()
-
-
-def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
+        shards.append([])
+        for number in range(lane, samples, lanes):
+            frames = FRAMES * 2 + number % 3
+            still = rng.integers(0, 200, (1, SIZE, SIZE, 3))
+            video = (still + 2 * np.arange(frames)[:, None, None, None]).astype(np.uint8)
+            shards[-1] += [
+                (f"clip{number:03d}.npy", encode_raw(video)),
+                (f"clip{number:03d}.json", json.dumps({"frames": frames}).encode()),
+            ]
+    return str(write_tars(folder, shards, VIDEO, lanes=lanes))
 
 
 @pytest.fixture(scope="session")

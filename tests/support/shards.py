@@ -1,11 +1,13 @@
-"""Shards of tiny clips whose pixels tell which sample and which frame they are."""
+"""Writing of shards for tests, and shards of tiny clips whose pixels tell which sample and which
+frame they are."""
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,36 @@ from coordtok.data.tars import index_tar
 from coordtok.video.codec import encode_raw
 
 HEIGHT, WIDTH = 2, 4
+VIDEO = VideoSpec(frames=4, height=HEIGHT, width=WIDTH, fps=None)
+RAW = {"name": "raw"}
+
+
+def write_tars(
+    folder: Path,
+    shards: Iterable[Iterable[tuple[str, bytes]]],
+    video: VideoSpec,
+    *,
+    lanes: int = 1,
+    codec: Mapping[str, Any] = RAW,
+    prefix: str = "part",
+    entry: Callable[[Path], ShardEntry] = index_tar,
+    tar_format: int = tarfile.PAX_FORMAT,
+) -> Path:
+    """The one writer of shards in tests: of any members, (name, content) pairs for each shard, with
+    an index of what `entry` says of each tar."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, members in enumerate(shards):
+        path = folder / f"{prefix}-{number:06d}.tar"
+        with tarfile.open(path, "w", format=tar_format) as tar:
+            for name, content in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        entries.append(entry(path))
+    index = ShardIndex(video=video, codec=dict(codec), lanes=lanes, shards=tuple(entries))
+    (folder / INDEX_NAME).write_text(index.to_json())
+    return folder
 
 
 def _clip(shard: int, sample: int, frames: int) -> np.ndarray:
@@ -22,12 +54,6 @@ def _clip(shard: int, sample: int, frames: int) -> np.ndarray:
     first = (shard * 37 + sample * 11) % 100
     values = np.arange(first, first + frames, dtype=np.uint8)
     return np.ones((frames, HEIGHT, WIDTH, 3), np.uint8) * values[:, None, None, None]
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
 
 
 def _entry(path: Path, frames: int) -> ShardEntry:
@@ -49,11 +75,6 @@ def _damage_header(path: Path, sample: SampleEntry) -> None:
         file.write(b"x" * 20)
 
 
-def _write_index(folder: Path, shards: Sequence[ShardEntry], lanes: int) -> None:
-    index = ShardIndex(VideoSpec(4, HEIGHT, WIDTH, None), {"name": "raw"}, lanes, tuple(shards))
-    (folder / INDEX_NAME).write_text(index.to_json())
-
-
 def _write_shards(
     folder: Path,
     sizes: Sequence[int],
@@ -66,37 +87,34 @@ def _write_shards(
 ) -> Path:
     """Raw shards with `sizes` samples of `frames` frames; keys are s<shard>-<sample>, a sample's
     class is its shard. Damaged samples have no readable video; foreign members lie between them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = []
+    shards: list[list[tuple[str, bytes]]] = []
     for shard, size in enumerate(sizes):
-        path = folder / f"train-{shard:06d}.tar"
-        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-            for sample in range(size):
-                key = f"s{shard:03d}-{sample:03d}"
-                content = encode_raw(_clip(shard, sample, frames))
-                if foreign:
-                    _add(tar, f"notes/{key}.txt", b"no sample " * 100)
-                    _add(tar, "README", b"no sample")
-                _add(tar, f"{key}.npy", bytes(len(content)) if key in damaged else content)
-                _add(tar, f"{key}.json", json.dumps({"class": shard}).encode())
-        shards.append(_entry(path, frames))
-        for entry in shards[-1].samples:
-            if entry.key in damaged_headers:
-                _damage_header(path, entry)
-    _write_index(folder, shards, lanes)
-    return folder
+        shards.append([])
+        for sample in range(size):
+            key = f"s{shard:03d}-{sample:03d}"
+            content = encode_raw(_clip(shard, sample, frames))
+            if foreign:
+                shards[-1] += [(f"notes/{key}.txt", b"no sample " * 100), ("README", b"no sample")]
+            shards[-1] += [
+                (f"{key}.npy", bytes(len(content)) if key in damaged else content),
+                (f"{key}.json", json.dumps({"class": shard}).encode()),
+            ]
+
+    def entry(path: Path) -> ShardEntry:
+        told = _entry(path, frames)
+        for sample in told.samples:
+            if sample.key in damaged_headers:
+                _damage_header(path, sample)
+        return told
+
+    return write_tars(folder, shards, VIDEO, lanes=lanes, prefix="train", entry=entry)
 
 
 def _write_members(
     folder: Path, members: Mapping[str, bytes], tar_format: int = tarfile.PAX_FORMAT
 ) -> Path:
     """One shard of any members, indexed as shards of strangers are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(folder / "a.tar", "w", format=tar_format) as tar:
-        for name, content in members.items():
-            _add(tar, name, content)
-    _write_index(folder, [index_tar(folder / "a.tar")], lanes=1)
-    return folder
+    return write_tars(folder, [members.items()], VIDEO, prefix="a", tar_format=tar_format)
 
 
 @pytest.fixture(scope="session")

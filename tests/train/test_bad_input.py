@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordtok.video.codec import encode_raw
 from tests.support.ranks import ROOT
-from tests.support.runs import FRAMES, SIZE, Run, add_member, as_npy, write_shards
+from tests.support.runs import FRAMES, SIZE, VIDEO, Run, write_shards
+from tests.support.shards import write_tars
 from tests.train.test_resume import wait_for_step
 
 NewRun = Callable[..., Run]
@@ -101,20 +103,12 @@ def test_held_out_shards_that_change_end_all_ranks_after_saving(
 
 
 def test_clips_shorter_than_the_window_train(new_run: NewRun, tmp_path: Path) -> None:
-    from coordtok.data.index import ShardIndex, VideoSpec
-    from coordtok.data.tars import index_tar
-
-    folder = tmp_path / "short"
-    folder.mkdir()
     rng = np.random.default_rng(0)
-    with tarfile.open(folder / "a.tar", "w") as tar:
-        for number, frames in enumerate([1, 2, 5, FRAMES]):
-            video = rng.integers(0, 256, (frames, SIZE, SIZE, 3), dtype=np.uint8)
-            add_member(tar, f"clip{number}.npy", as_npy(video))
-    spec = VideoSpec(frames=FRAMES, height=SIZE, width=SIZE, fps=None)
-    shards = (index_tar(folder / "a.tar"),)
-    index = ShardIndex(video=spec, codec={"name": "raw"}, lanes=1, shards=shards)
-    (folder / "index.json").write_text(index.to_json())
+    members = [
+        (f"clip{number}.npy", encode_raw(rng.integers(0, 256, (frames, SIZE, SIZE, 3), np.uint8)))
+        for number, frames in enumerate([1, 2, 5, FRAMES])
+    ]
+    folder = write_tars(tmp_path / "short", [members], VIDEO)
     run = new_run(data={"shards": str(folder), "val_shards": str(folder)})
     run("train.steps=3", "train.points=20")
     assert all(np.isfinite(loss) for loss in run.losses().values())

@@ -1,8 +1,8 @@
 """Training a generator: through the same loop, checkpoints and resume as a tokenizer."""
 
 import json
-import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,17 @@ from PIL import Image
 from safetensors.numpy import save
 
 from coordtok import TriplaneDiT
-from coordtok.data.index import ShardIndex, VideoSpec
+from coordtok.data.index import VideoSpec
 from coordtok.data.latents import LatentSpec
-from coordtok.data.tars import index_tar
+from coordtok.data.tars import LATENT_EXTENSIONS, index_tar
 from coordtok.geometry.latent import LatentShape
 from coordtok.inference.generation import Generation, generate_chunk, plane_rows
 from coordtok.pretrained.card import TokenizerId
 from coordtok.train.checkpoint import read_state
 from coordtok.train.checkpoint_folder import committed
 from coordtok.train.export import export_checkpoint
-from tests.support.runs import FP32, Run, add_member
+from tests.support.runs import FP32, Run
+from tests.support.shards import write_tars
 from tests.train.test_resume import kill_at_random
 
 MODEL = {
@@ -52,26 +53,23 @@ def write_latents(
     path: str = "exports/nowhere",
 ) -> str:
     """Latents of the mean and std that SPEC says, of the classes 0 and 1 in turn."""
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    shards = []
+    shards: list[list[tuple[str, bytes]]] = []
     for lane in range(lanes):
-        tar_path = folder / f"part-{lane:06d}.tar"
-        with tarfile.open(tar_path, "w") as tar:
-            for number in range(lane, samples, lanes):
-                planes = {
-                    name: rng.normal(SPEC.mean[name], SPEC.std[name], shape).astype(np.float32)
-                    for name, shape in SPEC.shapes.items()
-                }
-                info = {"class": number % 2, "frames": 8}
-                add_member(tar, f"clip{number:03d}.safetensors", save(planes))
-                add_member(tar, f"clip{number:03d}.json", json.dumps(info).encode())
-        shards.append(index_tar(tar_path, ("safetensors",)))
-    codec = SPEC.codec()
-    codec["tokenizer"] = {"path": path, "fingerprint": fingerprint}
-    index = ShardIndex(SPEC.video, codec, lanes, tuple(shards))
-    (folder / "index.json").write_text(index.to_json())
-    return str(folder)
+        shards.append([])
+        for number in range(lane, samples, lanes):
+            planes = {
+                name: rng.normal(SPEC.mean[name], SPEC.std[name], shape).astype(np.float32)
+                for name, shape in SPEC.shapes.items()
+            }
+            info = {"class": number % 2, "frames": 8}
+            shards[-1] += [
+                (f"clip{number:03d}.safetensors", save(planes)),
+                (f"clip{number:03d}.json", json.dumps(info).encode()),
+            ]
+    codec = {**SPEC.codec(), "tokenizer": {"path": path, "fingerprint": fingerprint}}
+    entry = partial(index_tar, extensions=LATENT_EXTENSIONS)
+    return str(write_tars(folder, shards, SPEC.video, lanes=lanes, codec=codec, entry=entry))
 
 
 @pytest.fixture(scope="module")
