@@ -8,6 +8,7 @@ still works on this one, and the loader's state that is saved is that of the cli
 import math
 import time
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -235,8 +236,9 @@ class Trainer:
     def _show_samples(self, step: int) -> None:
         """A picture of what the model makes; a young one may make nothing that can be shown, which
         ends no run."""
+        averaged = nullcontext() if self.ema is None else self.ema.applied()
         try:
-            rows = self.task.samples(self.engine, self.ema)
+            rows = self.task.samples(self.engine, averaged)
         except UserError as error:
             self.monitor.say(f"warning: no picture of samples at step {step}: {error}")
             return

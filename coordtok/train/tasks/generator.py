@@ -9,7 +9,7 @@ Shapes: B batch, M all numbers of a latent, F shown frames, H rows, W columns, 3
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +32,6 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import GeneratorSettings, TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
-from coordtok.train.ema import EMA
 from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8
@@ -178,14 +177,14 @@ class GeneratorTask:
             for place, number in batch.numbers.items()
         }
 
-    def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
+    def samples(self, engine: Any, averaged: AbstractContextManager[None]) -> list[np.ndarray]:
         """Samples of the averaged weights, one a line: frames if the tokenizer is at hand, else
         their planes. All ranks make all of them, because they meet in every forward pass."""
         count, classes = self.run.train.sample_clips, self.model.classes
         how = Generation(self.run.sampler, self.run.seed, tuple(range(classes)), count)
         engine.eval()
         try:
-            with ema.applied() if ema is not None else nullcontext():
+            with averaged:
                 planes = generate_chunk(engine, self.model, self.device, range(count), how)
         finally:
             engine.train()

@@ -7,6 +7,7 @@ Shapes: B clips, F frames, H rows, W columns, 3 colours.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +19,6 @@ from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.loader import Batch
 from coordtok.data.sample import SampleReader
 from coordtok.data.shards import OpenedShards
-from coordtok.train.ema import EMA
 
 
 class ClipScore(NamedTuple):
@@ -84,8 +84,10 @@ class Task(Protocol):
         """Of each clip that is there, by its number."""
         ...
 
-    def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
+    def samples(self, engine: Any, averaged: AbstractContextManager[None]) -> list[np.ndarray]:
         """Lines (F, H, W, 3) uint8 of a picture of what the model makes, on rank 0; none by
-        default. A `UserError` costs the picture alone; one that only some ranks raise must come
-        after all that the ranks do together."""
+        default. Within `averaged` the engine computes with the averaged weights.
+
+        A `UserError` costs the picture alone; one that only some ranks raise must come after all
+        that the ranks do together."""
         ...

@@ -7,6 +7,7 @@ Shapes: B batch, T frames, H rows, W columns, N patches, G groups, F shown frame
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perc
 from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerSettings
-from coordtok.train.ema import EMA
 from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8
@@ -185,7 +185,7 @@ class TokenizerTask:
             for place, number in batch.numbers.items()
         }
 
-    def samples(self, engine: Any, ema: EMA | None) -> list[np.ndarray]:
+    def samples(self, engine: Any, averaged: AbstractContextManager[None]) -> list[np.ndarray]:
         """None: a tokenizer makes nothing of its own."""
         return []
 
