@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Measure how well a tokenizer reconstructs a dataset, or how real generated videos look:
 
-    python scripts/evaluate.py --model models/ucf --shards shards/ucf101/val --output out/eval
-    deepspeed --num_gpus 8 scripts/evaluate.py --model models/ucf --shards shards/ucf101/train \\
+    python scripts/evaluate.py --model exports/ucf --shards shards/ucf101/val --output out/eval
+    deepspeed --num_gpus 8 scripts/evaluate.py --model exports/ucf --shards shards/ucf101/train \\
         --clips 10000 --perceptual lpips --features i3d_torchscript.pt --output out/paper
     python scripts/evaluate.py --generated out/samples --shards shards/ucf101/train \\
         --clips 2048 --features i3d_torchscript.pt --output out/fvd

@@ -2,9 +2,9 @@
 """Turn a file of the authors' release into an export that CoordTok.from_pretrained, or for their
 generator TriplaneDiT.from_pretrained, loads:
 
-    python scripts/import_official.py CoordTok_UCF101_1M_50K.pth models/coordtok_l
-    python scripts/import_official.py CoordTok_SiT_L_2_UCF101_600K.pt models/sit_l \\
-        --log log.txt --tokenizer models/coordtok_l
+    python scripts/import_official.py CoordTok_UCF101_1M_50K.pth exports/coordtok_l
+    python scripts/import_official.py CoordTok_SiT_L_2_UCF101_600K.pt exports/sit_l \\
+        --log log.txt --tokenizer exports/coordtok_l
 
 Nothing of the file is executed. Clips of full length give what the authors' code gives; shorter
 ones do with --legacy-padding, and without it their padding is masked, as in our own training. Of a

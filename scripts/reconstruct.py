@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Encode a video with a tokenizer, decode it again, and show both side by side:
 
-    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/film
-    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/few \\
+    python scripts/reconstruct.py --model exports/quickstart --input film.mp4 --output out/film
+    python scripts/reconstruct.py --model exports/quickstart --input film.mp4 --output out/few \\
         --frames 100:140:5 --fit tile
-    python scripts/reconstruct.py --model models/quickstart --input film.mp4 --output out/double \\
+    python scripts/reconstruct.py --model exports/quickstart --input film.mp4 --output out/double \\
         --rate 2
 
 The output folder gets side_by_side.mp4 (source left), reconstruction.mp4 and report.json with PSNR,

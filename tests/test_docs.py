@@ -27,10 +27,19 @@ def commands(text: str) -> list[str]:
     return [line for line in joined.splitlines() if line.strip()]
 
 
+def examples(script: Path) -> list[str]:
+    """The commands that --help shows."""
+    text = (ast.get_docstring(ast.parse(script.read_text())) or "").replace("\\\n", " ")
+    return re.findall(r"^    ((?:python|deepspeed|torchrun) .*)", text, re.MULTILINE)
+
+
 COMMANDS = [
-    pytest.param(command, id=f"{page}: {' '.join(command.split())}")
-    for page, text in PAGES.items()
-    for command in commands(text)
+    pytest.param(command, id=f"{name}: {' '.join(command.split())}")
+    for name, found in [
+        *((page, commands(text)) for page, text in PAGES.items()),
+        *((path.name, examples(path)) for path in sorted((ROOT / "scripts").glob("*.py"))),
+    ]
+    for command in found
 ]
 
 
