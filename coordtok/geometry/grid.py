@@ -56,12 +56,12 @@ class PatchGrid:
         slab = flat_N // columns
         return torch.stack([slab // rows, slab % rows, flat_N % columns], dim=-1)
 
-    def coordinates(self, index_N3: torch.Tensor, later: float = 0.0) -> torch.Tensor:
+    def coordinates(self, index_N3: torch.Tensor, frame_offset: float = 0.0) -> torch.Tensor:
         """Where patches are: index / (n - 1) in [0, 1] along each axis, 0 where n is 1; float32.
 
-        later: added to the index along t, for places between patches.
+        frame_offset: added to the index along t, for places between patches.
         """
-        axes = zip(index_N3.unbind(-1), self.shape, (later, 0.0, 0.0))
+        axes = zip(index_N3.unbind(-1), self.shape, (frame_offset, 0.0, 0.0))
         return torch.stack(
             [(index.float() + shift) / max(1, count - 1) for index, count, shift in axes], dim=-1
         )

@@ -89,7 +89,7 @@ def check_between(config: TokenizerModelConfig) -> None:
 def check_times(
     times: Iterable[float | Fraction], config: TokenizerModelConfig
 ) -> list[tuple[int, float]]:
-    """Of each time, in frames from 0: the frame at or before it, and how much later it is, in
+    """Of each time, in frames from 0: the frame at or before it, and its offset from that frame, in
     [0, 1), to a millionth."""
     check_between(config)
     places = []

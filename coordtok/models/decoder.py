@@ -45,27 +45,29 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
         self.head = nn.Linear(config.dim, pt * ph * pw * 3)
 
-    def forward(self, planes: Planes, index_BGN3: torch.Tensor, later: float = 0.0) -> torch.Tensor:
+    def forward(
+        self, planes: Planes, index_BGN3: torch.Tensor, frame_offset: float = 0.0
+    ) -> torch.Tensor:
         """Pixels (B, G, N, pt, ph, pw, 3), float32.
 
-        later: where patches lie between their index along t and the next, in [0, 1): the position
-        table is interpolated linearly, and the planes are read there.
+        frame_offset: where patches lie between their index along t and the next, in [0, 1): the
+        position table is interpolated linearly, and the planes are read there.
         """
-        features_BGNC = self._read(planes, index_BGN3, later)
+        features_BGNC = self._read(planes, index_BGN3, frame_offset)
         tokens_BGND = self.embed(features_BGNC.to(self.embed.weight.dtype))
-        tokens_BGND = tokens_BGND + self._position(index_BGN3, later)
+        tokens_BGND = tokens_BGND + self._position(index_BGN3, frame_offset)
         tokens_BLD = self.norm(self.blocks(tokens_BGND.flatten(0, 1)))
         pixels_BLP = self.head(tokens_BLD).float()
         return pixels_BLP.view(*index_BGN3.shape[:3], *self.grid.patch, 3)
 
-    def _read(self, planes: Planes, index_BGN3: torch.Tensor, later: float) -> torch.Tensor:
-        coords_BN3 = self.grid.coordinates(index_BGN3.flatten(1, 2), later)
+    def _read(self, planes: Planes, index_BGN3: torch.Tensor, frame_offset: float) -> torch.Tensor:
+        coords_BN3 = self.grid.coordinates(index_BGN3.flatten(1, 2), frame_offset)
         return read_at(planes, coords_BN3, self.latent).unflatten(1, index_BGN3.shape[1:3])
 
-    def _position(self, index_BGN3: torch.Tensor, later: float) -> torch.Tensor:
+    def _position(self, index_BGN3: torch.Tensor, frame_offset: float) -> torch.Tensor:
         position_BGND = nn.functional.embedding(self.grid.ravel(index_BGN3), self.position)
-        if not later:
+        if not frame_offset:
             return position_BGND
         following_BGN3 = index_BGN3.clone()
         following_BGN3[..., 0].add_(1).clamp_(max=self.grid.shape[0] - 1)
-        return torch.lerp(position_BGND, self._position(following_BGN3, 0.0), later)
+        return torch.lerp(position_BGND, self._position(following_BGN3, 0.0), frame_offset)

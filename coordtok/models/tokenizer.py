@@ -142,7 +142,7 @@ class CoordTok(nn.Module):
 
         times: instead of `frames`, times counted in frames from 0, also between two frames, which
         training never saw (docs/in_between_frames.md). The pass of the frame before is decoded with
-        all its frames as much later, so a time does not depend on which others are wanted.
+        all its frames at the same offset, so a time does not depend on which others are wanted.
         """
         if groups_per_pass < 1:
             raise ConfigError(f"groups_per_pass is {groups_per_pass}; decode at least 1 at a time")
@@ -159,11 +159,11 @@ class CoordTok(nn.Module):
         groups = patch_groups(self.decoder.grid, points, grouping, seed)
         shape = (planes.batch, len(wanted), *self.config.video_size[1:], 3)
         video_BFHW3 = planes[0].new_empty(shape, dtype=torch.float32)
-        for later in sorted({later for _, later in wanted}):
-            frame_F = torch.tensor([frame if each == later else -1 for frame, each in wanted])
+        for offset in sorted({offset for _, offset in wanted}):
+            frame_F = torch.tensor([frame if each == offset else -1 for frame, each in wanted])
             for index_GN3 in _passes(groups, self._slabs(frame_F), groups_per_pass):
                 index_BGN3 = index_GN3.to(self.device).expand(planes.batch, -1, -1, -1)
-                pixels_BGNP3 = self.decoder(planes, index_BGN3, later)
+                pixels_BGNP3 = self.decoder(planes, index_BGN3, offset)
                 self._place(video_BFHW3, pixels_BGNP3, index_GN3, frame_F)
         return video_BFHW3
 
