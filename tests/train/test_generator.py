@@ -60,7 +60,7 @@ def write_latents(
         for number in range(lane, samples, lanes):
             planes = {
                 name: rng.normal(SPEC.mean[name], SPEC.std[name], shape).astype(np.float32)
-                for name, shape in SPEC.shapes.items()
+                for name, shape in SPEC.latent.shapes.items()
             }
             info = {"class": number % 2, "frames": 8}
             shards[-1] += [
@@ -197,7 +197,7 @@ def test_statistics_stay_those_of_the_beginning(new_generator: NewRun, tmp_path:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.plane_size=[4,4,4]"], r"set them so"),
+        (["model.plane_size=[4,4,4]"], r"set model.plane_size and model.plane_channels so"),
         (["tokenizer=exports/nowhere"], "exports/nowhere: no such folder"),
         (["data.shards={video}", "data.val_shards=null"], "holds video where latents are wanted"),
         (["data.val_shards={other}"], "was encoded by another tokenizer"),
