@@ -8,7 +8,6 @@ is complete. Killed at any time, the same command goes on where it stood.
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from coordtok.cli import exit_on_user_error
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
 from coordtok.errors import ConfigError, DataError
+from coordtok.storage.claims import Claim
 from coordtok.storage.files import write_whole
 from coordtok.storage.locks import sole_owner
 from data_prep.datasets import Scan, Video, scan
@@ -32,9 +32,7 @@ from data_prep.summary import Summary
 from data_prep.work import VideoRecord, WorkFolder
 
 FAILURES_NAME = "failures.jsonl"
-BUILD_NAME = "build.json"  # the settings, to recognise other ones; at the end also the summary
-# What a killed build may leave beside its finished files; see coordtok.storage.files.
-_HALF_WRITTEN = re.compile(r"(.+-\d{6}\.tar|build\.json|failures\.jsonl|index\.json)\.\d+\.part")
+BUILD_NAME = "build.json"
 _BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
@@ -49,12 +47,12 @@ def build(options: BuildOptions, run: RunOptions) -> tuple[Summary, bool]:
     """
     output = Path(options.output)
     with sole_owner(output, "build"):
-        work = WorkFolder(output)
-        if (finished := _finished(options)) is not None:
+        work, claim = WorkFolder(output), Claim(output, BUILD_NAME, _settings(options))
+        if (finished := _finished(options, claim)) is not None:
             work.remove()
             return finished, True
         found = scan(options)
-        _claim(options, found)
+        claim.take(_inputs(found))
         work.create()
         with make_distributor(run.distributor, run.workers, run.ray_address) as distributor:
             records = _store_videos(found.videos, options, run.workers, distributor)
@@ -76,12 +74,13 @@ def build(options: BuildOptions, run: RunOptions) -> tuple[Summary, bool]:
             shards=shards,
             pixels=options.height * options.width,
         )
-        _finish(options, plan, shards, summary)
+        claim.complete(asdict(summary))
+        _write_index(options, plan, shards)
         work.remove()
     return summary, False
 
 
-def _finished(options: BuildOptions) -> Summary | None:
+def _finished(options: BuildOptions, claim: Claim) -> Summary | None:
     """The summary of a finished build with the same settings.
 
     Raises:
@@ -91,28 +90,13 @@ def _finished(options: BuildOptions) -> Summary | None:
     output = Path(options.output)
     if Path(options.input).resolve() == output.resolve():
         raise ConfigError(f"--output {output} is the input: choose another folder")
-    for path in output.iterdir():
-        if _HALF_WRITTEN.fullmatch(path.name):
-            path.unlink()
-    try:
-        before = json.loads((output / BUILD_NAME).read_bytes())
-        _compare(before["settings"], _settings(options), output)
-        return Summary(**before["summary"]) if (output / INDEX_NAME).exists() else None
-    except FileNotFoundError:
-        if any(output.iterdir()):
-            raise DataError(f"{output} is not empty and not a build: choose another") from None
+    _, summary = claim.check()
+    if summary is None or not (output / INDEX_NAME).exists():
         return None
-    except (ValueError, KeyError, TypeError):
+    try:
+        return Summary(**summary)
+    except TypeError:
         raise DataError(f"{output / BUILD_NAME} is damaged: choose another folder") from None
-
-
-def _compare(before: dict[str, Any], now: dict[str, Any], output: Path) -> None:
-    for name in now:
-        if before.get(name) != now[name]:
-            raise ConfigError(
-                f"{output} was built with {name} {before.get(name)}, not {now[name]}: "
-                "choose another --output or delete it"
-            )
 
 
 def _settings(options: BuildOptions) -> dict[str, Any]:
@@ -121,27 +105,10 @@ def _settings(options: BuildOptions) -> dict[str, Any]:
     return settings
 
 
-def _claim(options: BuildOptions, found: Scan) -> None:
-    """Write down what is being built, or check that it is still the same."""
+def _inputs(found: Scan) -> str:
+    """A hash of the videos' names and sizes."""
     sizes = [[video.name, os.path.getsize(video.path)] for video in found.videos]
-    inputs = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-    path = Path(options.output) / BUILD_NAME
-    if not path.exists():
-        _write_build(options, inputs, None)
-    elif json.loads(path.read_bytes())["inputs"] != inputs:
-        raise DataError(
-            f"the videos in {options.input} changed since {options.output} was begun: "
-            "delete that folder or choose another --output"
-        )
-
-
-def _write_build(options: BuildOptions, inputs: str, summary: Summary | None) -> None:
-    record = {
-        "settings": _settings(options),
-        "inputs": inputs,
-        "summary": None if summary is None else asdict(summary),
-    }
-    write_whole(Path(options.output) / BUILD_NAME, json.dumps(record, indent=1).encode())
+    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
 
 def _store_videos(
@@ -216,20 +183,12 @@ def _write_shards(
     return tuple(entries[shard.name] for shard in plan.shards)
 
 
-def _finish(
-    options: BuildOptions,
-    plan: Plan,
-    shards: tuple[ShardEntry, ...],
-    summary: Summary,
-) -> None:
-    """Write the summary, then the index, whose presence says that the build is complete."""
-    output = Path(options.output)
-    inputs = json.loads((output / BUILD_NAME).read_bytes())["inputs"]
-    _write_build(options, inputs, summary)
+def _write_index(options: BuildOptions, plan: Plan, shards: tuple[ShardEntry, ...]) -> None:
+    """Write the index, whose presence says that the build is complete."""
     fps = None if options.fps is None else float(options.fps)
     video = VideoSpec(options.clip_frames, options.height, options.width, fps)
     index = ShardIndex(video, options.codec_spec, plan.lanes, shards)
-    write_whole(output / INDEX_NAME, index.to_json().encode())
+    write_whole(Path(options.output) / INDEX_NAME, index.to_json().encode())
 
 
 def _bar(what: str, total: int, done: int) -> tqdm:

@@ -18,17 +18,37 @@ class Claim:
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
         """settings: plain JSON."""
-        self._folder, self._path, self._settings = folder, folder / name, dict(settings)
+        self._folder, self._path = folder, folder / name
+        self._settings = dict(settings)
+        self._inputs: str | None = None
 
-    def take(self) -> dict[str, Any] | None:
+    def take(self, inputs: str | None = None) -> dict[str, Any] | None:
         """Claim the folder for these settings, or go on with it.
 
-        What a killed command left half-written is removed. Returns the summary of a complete
-        folder.
+        Args:
+            inputs: a hash of what the contents are made from, where that may change meanwhile.
+
+        Returns the summary of a complete folder; raises as `check`, or a DataError where the inputs
+        changed or nothing can be written.
+        """
+        begun, summary = self.check()
+        if not begun:
+            self._inputs = inputs
+            self._write(None)
+        elif inputs != self._inputs:
+            raise DataError(
+                f"what {self._folder} is made from changed since it was begun: delete that folder "
+                "or choose another"
+            )
+        return summary
+
+    def check(self) -> tuple[bool, dict[str, Any] | None]:
+        """Whether the folder was begun with these settings, and its summary where it is complete;
+        an empty one is claimed by nobody. What a killed command left half-written is removed.
 
         Raises:
             ConfigError: it was begun with other settings.
-            DataError: it holds something else, or cannot be written.
+            DataError: it holds something else.
         """
         remove_partial(self._folder, self._path.name)
         if not self._path.exists():
@@ -36,16 +56,15 @@ class Claim:
                 raise DataError(
                     f"{self._folder} is not empty and has no {self._path.name}: choose another"
                 )
-            self._write(None)
-            return None
+            return False, None
         try:
             before = json.loads(self._path.read_bytes())
             self._compare(before["settings"])
-            summary = before["summary"]
+            summary, self._inputs = before["summary"], before.get("inputs")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise DataError(f"{self._path} is damaged: choose another folder") from None
         remove_partial(self._folder)
-        return summary
+        return True, summary
 
     def complete(self, summary: Mapping[str, Any]) -> None:
         """Write down that the folder is complete."""
@@ -60,5 +79,6 @@ class Claim:
                 )
 
     def _write(self, summary: Mapping[str, Any] | None) -> None:
-        record = {"settings": self._settings, "summary": summary}
+        inputs = {} if self._inputs is None else {"inputs": self._inputs}
+        record = {"settings": self._settings, **inputs, "summary": summary}
         write_whole(self._path, (json.dumps(record, indent=1) + "\n").encode())

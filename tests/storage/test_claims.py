@@ -37,3 +37,21 @@ def test_foreign_files_are_never_touched(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not empty and has no work\.json"):
         Claim(tmp_path, "work.json", {"seed": 1}).take()
     assert json.dumps([path.name for path in tmp_path.iterdir()]) == '["mine.part"]'
+
+
+def test_a_folder_may_be_looked_at_before_it_is_claimed(tmp_path: Path) -> None:
+    assert Claim(tmp_path, "work.json", {"seed": 1}).check() == (False, None)
+    assert not list(tmp_path.iterdir())
+    Claim(tmp_path, "work.json", {"seed": 1}).take()
+    assert Claim(tmp_path, "work.json", {"seed": 1}).check() == (True, None)
+
+
+def test_inputs_that_changed_are_refused(tmp_path: Path) -> None:
+    claim = Claim(tmp_path, "work.json", {"seed": 1})
+    assert claim.take("a") is None
+    with pytest.raises(DataError, match="is made from changed since it was begun"):
+        Claim(tmp_path, "work.json", {"seed": 1}).take("b")
+    again = Claim(tmp_path, "work.json", {"seed": 1})
+    assert again.take("a") is None
+    again.complete({"clips": 4})
+    assert Claim(tmp_path, "work.json", {"seed": 1}).take("a") == {"clips": 4}
