@@ -47,7 +47,7 @@ def main() -> None:
     from coordtok.data.shards import open_shards
     from coordtok.inference.decode_shards import DecodeRequest, decode
     from coordtok.inference.frame_range import FrameRange
-    from coordtok.inference.reconstruction import Decoding
+    from coordtok.inference.reconstruct import Decoding
     from coordtok.models.tokenizer import CoordTok
     from coordtok.pretrained.card import TokenizerId
     from coordtok.pretrained.fingerprint import fingerprint

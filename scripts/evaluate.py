@@ -154,7 +154,7 @@ def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
     from coordtok import distributed
     from coordtok.data.clips import ClipChoice
     from coordtok.evaluation.reconstructed import TokenizerRequest, evaluate_tokenizer
-    from coordtok.inference.reconstruction import Decoding
+    from coordtok.inference.reconstruct import Decoding
     from coordtok.pretrained.write import DTYPES
 
     request = TokenizerRequest(

@@ -69,7 +69,7 @@ def main() -> None:
     from coordtok import distributed
     from coordtok.evaluation.side_by_side import write_reconstruction
     from coordtok.inference.frame_range import FrameRange
-    from coordtok.inference.reconstruction import Decoding
+    from coordtok.inference.reconstruct import Decoding
     from coordtok.models.tokenizer import CoordTok
     from coordtok.pretrained.write import DTYPES
 

@@ -87,7 +87,7 @@ def main() -> None:
     args = parse_args()
     from coordtok import distributed
     from coordtok.inference.generation import Generation
-    from coordtok.inference.reconstruction import Decoding
+    from coordtok.inference.reconstruct import Decoding
     from coordtok.inference.sample_videos import SampleRequest, sample_videos, tokenizer_folder
     from coordtok.models.dit import TriplaneDiT
     from coordtok.models.tokenizer import CoordTok

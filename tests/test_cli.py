@@ -15,7 +15,7 @@ from coordtok import cli
 from coordtok.errors import ConfigError, DataError
 from coordtok.evaluation.features import PixelRange, Preparation
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
-from coordtok.inference.reconstruction import Fit
+from coordtok.inference.reconstruct import Fit
 from coordtok.pretrained.write import DTYPES
 
 ROOT = Path(__file__).parent.parent

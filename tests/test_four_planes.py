@@ -19,7 +19,7 @@ from coordtok.geometry.planes import Planes, planes_of
 from coordtok.inference.decode_shards import DecodeRequest, decode
 from coordtok.inference.encode_shards import Encoding, encode
 from coordtok.inference.generation import Generation
-from coordtok.inference.reconstruction import Decoding
+from coordtok.inference.reconstruct import Decoding
 from coordtok.inference.sample_videos import SampleRequest, sample_videos
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok

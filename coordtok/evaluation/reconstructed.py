@@ -30,7 +30,7 @@ from coordtok.evaluation.report import (
 )
 from coordtok.evaluation.results import write_results
 from coordtok.evaluation.scoring import Measures, Scores, score_batch
-from coordtok.inference.reconstruction import Decoding
+from coordtok.inference.reconstruct import Decoding
 from coordtok.losses.perceptual import check_size as check_perceptual_size
 from coordtok.losses.perceptual import load_perceptual
 from coordtok.models.tokenizer import CoordTok

@@ -16,7 +16,7 @@ from coordtok.data.index import ShardIndex
 from coordtok.data.shards import OpenedShards
 from coordtok.evaluation.scoring import ClipScore
 from coordtok.evaluation.side_by_side import channels_of
-from coordtok.inference.reconstruction import Decoding
+from coordtok.inference.reconstruct import Decoding
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.fingerprint import fingerprint

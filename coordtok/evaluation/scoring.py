@@ -19,7 +19,7 @@ from coordtok.errors import CheckpointError
 from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker
 from coordtok.evaluation.metrics import motion, psnr, ssim
 from coordtok.geometry.pixels import from_uint8, to_uint8
-from coordtok.inference.reconstruction import Decoding
+from coordtok.inference.reconstruct import Decoding
 from coordtok.losses.perceptual import PerceptualDistance
 from coordtok.models.tokenizer import CoordTok
 

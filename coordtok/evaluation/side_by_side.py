@@ -20,7 +20,7 @@ from coordtok.geometry.groups import Grouping
 from coordtok.geometry.latent import LatentShape
 from coordtok.geometry.pixels import from_uint8
 from coordtok.inference.frame_range import FrameRange
-from coordtok.inference.reconstruction import (
+from coordtok.inference.reconstruct import (
     Decoding,
     Fit,
     Reconstruction,

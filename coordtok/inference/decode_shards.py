@@ -30,7 +30,7 @@ from coordtok.errors import CheckpointError, ConfigError, one_line
 from coordtok.geometry.pixels import to_uint8
 from coordtok.geometry.planes import planes_of
 from coordtok.inference.frame_range import FrameRange
-from coordtok.inference.reconstruction import Decoding
+from coordtok.inference.reconstruct import Decoding
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.storage.claims import Claim

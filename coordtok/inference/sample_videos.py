@@ -26,7 +26,7 @@ from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.pixels import to_uint8
 from coordtok.geometry.planes import Planes
 from coordtok.inference.generation import Generation, chunks, generate_chunk
-from coordtok.inference.reconstruction import Decoding
+from coordtok.inference.reconstruct import Decoding
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId

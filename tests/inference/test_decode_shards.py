@@ -18,7 +18,7 @@ from coordtok.geometry.pixels import to_uint8
 from coordtok.inference.decode_shards import DecodeRequest, decode
 from coordtok.inference.encode_shards import Encoding
 from coordtok.inference.frame_range import FrameRange
-from coordtok.inference.reconstruction import Decoding
+from coordtok.inference.reconstruct import Decoding
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint

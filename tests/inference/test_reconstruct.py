@@ -14,7 +14,7 @@ import torch
 from coordtok.errors import CheckpointError, ConfigError, DataError
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.inference.frame_range import FrameRange
-from coordtok.inference.reconstruction import (
+from coordtok.inference.reconstruct import (
     Decoding,
     Reconstruction,
     reconstruct,
