@@ -162,12 +162,13 @@ class DiTModelConfig:
 
     def check_latent(self, found: LatentShape, location: str) -> None:
         """Raise ConfigError unless the model takes the latents in `location`, which are `found`."""
+        keys = found.to_dict()
+        fix = "train another kind of model on them"
+        if "plane_size" in keys:
+            size = ",".join(map(str, keys["plane_size"]))
+            fix = f"set model.plane_size=[{size}] and model.plane_channels={keys['channels']}"
         difference = found.difference(self.latent)
-        _require(
-            difference is None,
-            f"{location} holds {difference} as the model takes; set model.plane_size and "
-            "model.plane_channels so",
-        )
+        _require(difference is None, f"{location} holds {difference} as the model takes; {fix}")
 
 
 def triplane_keys(size: Size3, channels: int) -> dict[str, Any]:

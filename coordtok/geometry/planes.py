@@ -5,7 +5,6 @@ planes, R and S rows and columns of any one plane; L tokens of a plane, P number
 patch; M all numbers of a latent.
 """
 
-import math
 from collections import namedtuple
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
@@ -110,10 +109,10 @@ def from_patches(patches_BLP: torch.Tensor, plane: Plane) -> torch.Tensor:
 def read_at(planes: Planes, coords_BN3: torch.Tensor, latent: LatentShape) -> torch.Tensor:
     """Read the planes at coordinates: the channels of all of them, (B, N, `latent.features`).
 
-    Equal to `grid_sample(align_corners=True, padding_mode="border")` of each plane, and zero where
-    the time is outside the plane's part. But its gradient is a matrix product too, hence the same
-    on every run: grid_sample's adds up with atomics on a GPU. Computed in float32 or wider, also
-    under autocast.
+    Of each plane as `grid_sample(align_corners=True, padding_mode="border")`, but its gradient is a
+    matrix product too, hence the same on every run: grid_sample's adds up with atomics on a GPU.
+    Zero where the time is outside the plane's part. Computed in float32 or wider, also under
+    autocast.
     """
     with torch.autocast(coords_BN3.device.type, enabled=False):
         dtype = torch.promote_types(planes[0].dtype, torch.float32)
@@ -123,10 +122,7 @@ def read_at(planes: Planes, coords_BN3: torch.Tensor, latent: LatentShape) -> to
         features = []
         for plane_BRSC, plane in zip(planes.to(dtype), latent.planes):
             read_BNC = _read(plane_BRSC, *(weights[line] for line in _lines(plane)))
-            if plane.time != WHOLE:
-                is_outside_BN = ~_is_inside(axes_BN["t"], plane.time)
-                read_BNC = read_BNC.masked_fill(is_outside_BN.unsqueeze(-1), 0)
-            features.append(read_BNC)
+            features.append(_zero_outside(read_BNC, axes_BN["t"], plane.time))
         return torch.cat(features, dim=-1)
 
 
@@ -158,13 +154,6 @@ def hat_weights(coordinate_BN: torch.Tensor, size: int) -> torch.Tensor:
     return (position - nodes).abs_().neg_().add_(1).clamp_(min=0)
 
 
-def _is_inside(time_BN: torch.Tensor, part: tuple[float, float]) -> torch.Tensor:
-    """(B, N) bool: times in [start, stop); a part that stops at 1 includes it and all after."""
-    start, stop = part
-    is_before_stop_BN = time_BN < (math.inf if stop == 1 else stop)
-    return is_before_stop_BN if start == 0 else is_before_stop_BN & (time_BN >= start)
-
-
 def _read(
     plane_BRSC: torch.Tensor, weight_BNR: torch.Tensor, weight_BNS: torch.Tensor
 ) -> torch.Tensor:
@@ -175,3 +164,14 @@ def _read(
     """
     line_BNSC = (weight_BNR @ plane_BRSC.flatten(2)).unflatten(-1, plane_BRSC.shape[2:])
     return (weight_BNS.unsqueeze(-1) * line_BNSC).sum(dim=2)
+
+
+def _zero_outside(
+    read_BNC: torch.Tensor, time_BN: torch.Tensor, part: tuple[float, float]
+) -> torch.Tensor:
+    """Zero where the time is not in [start, stop); a part that stops at 1 includes it."""
+    if part == WHOLE:
+        return read_BNC
+    (start, stop), time_BN = part, time_BN.clamp(0, 1)
+    is_outside_BN = (time_BN < start) | ((time_BN >= stop) & (stop < 1))
+    return read_BNC.masked_fill(is_outside_BN.unsqueeze(-1), 0)

@@ -197,7 +197,7 @@ def test_statistics_stay_those_of_the_beginning(new_generator: NewRun, tmp_path:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.plane_size=[4,4,4]"], r"set model.plane_size and model.plane_channels so"),
+        (["model.plane_size=[4,4,4]"], "set model.plane_size=[4,6,2] and model.plane_channels=2"),
         (["tokenizer=exports/nowhere"], "exports/nowhere: no such folder"),
         (["data.shards={video}", "data.val_shards=null"], "holds video where latents are wanted"),
         (["data.val_shards={other}"], "was encoded by another tokenizer"),

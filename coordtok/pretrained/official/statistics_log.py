@@ -10,7 +10,7 @@ import torch
 from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import CheckpointError
 from coordtok.geometry.latent import LatentShape
-from coordtok.geometry.planes import planes_of
+from coordtok.geometry.planes import Planes, planes_of
 from coordtok.pretrained.official.layout import THEIR_PLANES
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -32,17 +32,14 @@ def read_statistics(log: Path, latent: LatentShape) -> LatentStatistics:
             f"cannot read {log}: {error.strerror}; --log is the {LOG_NAME} beside the authors' "
             "checkpoints"
         ) from None
-    mean, std = (
-        planes_of(
-            latent,
-            (
-                _values(text, f"{theirs}_{kind}", plane.channels, log)
-                for theirs, plane in zip(THEIR_PLANES, latent.planes)
-            ),
+
+    def all_planes(kind: str) -> Planes:
+        pairs = zip(THEIR_PLANES, latent.planes)
+        return planes_of(
+            latent, (_values(text, f"{name}_{kind}", ours.channels, log) for name, ours in pairs)
         )
-        for kind in ("mean", "std")
-    )
-    return LatentStatistics(mean, std)
+
+    return LatentStatistics(all_planes("mean"), all_planes("std"))
 
 
 def _values(text: str, name: str, channels: int, log: Path) -> torch.Tensor:
