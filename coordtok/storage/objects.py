@@ -54,11 +54,14 @@ class ObjectStore:
 
     def _size(self, name: str) -> int:
         if name not in self._sizes:
-            self._sizes[name] = self._ask(name, lambda system, url: system.info(url)["size"])
+            self._sizes[name] = self._ask(name, lambda system, url: int(system.info(url)["size"]))
         return self._sizes[name]
 
     def _range(self, name: str, start: int, stop: int) -> bytes:
-        return self._ask(name, lambda system, url: system.cat_file(url, start=start, end=stop))
+        content = self._ask(name, lambda system, url: system.cat_file(url, start=start, end=stop))
+        if len(content) != stop - start:
+            raise OSError(f"{len(content)} bytes came of the {stop - start} from {start} on")
+        return content
 
     def _ask(self, name: str, question: Callable[[Any, str], T]) -> T:
         """The file system's answer about a file; its libraries raise what they like."""

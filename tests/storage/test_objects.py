@@ -55,6 +55,19 @@ def test_whatever_a_library_raises_may_pass(bucket):
     assert store.read("a.tar") == CONTENT
 
 
+@pytest.mark.parametrize("answer", [CONTENT, CONTENT[:99], b""])
+def test_an_answer_of_another_length_is_not_taken(bucket, monkeypatch, answer):
+    monkeypatch.setattr(bucket, "cat_file", lambda *args, **kwargs: answer)
+    with pytest.raises(OSError, match=rf"{len(answer)} bytes came of the 100 from 50 on"):
+        ObjectStore(bucket.url).open("a.tar", 50, 150).read(100)
+
+
+def test_a_size_that_is_none_is_an_error(bucket, monkeypatch):
+    monkeypatch.setattr(bucket, "info", lambda *args, **kwargs: {"size": None})
+    with pytest.raises(OSError, match="TypeError"):
+        ObjectStore(bucket.url).read("a.tar")
+
+
 def test_a_request_has_a_time_limit(bucket, monkeypatch):
     monkeypatch.setattr("coordtok.storage.objects._TIMEOUT_S", 0.2)
     monkeypatch.setattr(bucket, "cat_file", lambda *args, **kwargs: time.sleep(20))
