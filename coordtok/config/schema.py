@@ -281,12 +281,15 @@ class OptimConfig:
 
     lr: float = 1e-4
     """Learning rate, after the warm-up."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up: constant, or a half cosine down to `min_lr`."""
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
+    """Learning rate after the warm-up: constant, a half cosine down to `min_lr`, or (warm-up,
+    stable, decay) constant and at the end linear down to `min_lr`."""
     warmup_steps: int = 0
     """Steps over which the learning rate grows linearly from 0."""
     min_lr: float = 0.0
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the last step, of a cosine or wsd."""
+    decay_steps: int = 0
+    """Steps at the end over which wsd falls."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of AdamW's running means of the gradient and of its square."""
     eps: float = 1e-8
@@ -310,8 +313,14 @@ class OptimConfig:
             "optim",
             0,
             warmup_steps=self.warmup_steps,
+            decay_steps=self.decay_steps,
             weight_decay=self.weight_decay,
             grad_clip=self.grad_clip,
+        )
+        _require(
+            (self.schedule == "wsd") == (self.decay_steps > 0),
+            f"optim.decay_steps is {self.decay_steps} and optim.schedule {self.schedule}; wsd, and "
+            "no other schedule, needs at least 1",
         )
 
 
@@ -321,6 +330,9 @@ class EMAConfig:
 
     decay: float = 0.0
     """Share of the average that one step keeps; 0 keeps no average."""
+    warmup: bool = False
+    """Keep less in the first steps, (1 + step) / (10 + step) at most: else the weights before the
+    first step are most of a young average."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.decay < 1, f"ema.decay is {self.decay}; it must lie in [0, 1)")
@@ -446,8 +458,10 @@ class RunConfig:
         _require(bool(self.run_dir), "run_dir is empty; name the folder of the run")
         _require_at_least("config", 0, seed=self.seed)
         _require(
-            self.optim.schedule == "constant" or self.optim.warmup_steps < self.train.steps,
-            f"optim.warmup_steps is {self.optim.warmup_steps}; a cosine over train.steps "
+            self.optim.schedule == "constant"
+            or self.optim.warmup_steps + self.optim.decay_steps < self.train.steps,
+            f"optim.warmup_steps is {self.optim.warmup_steps} and optim.decay_steps "
+            f"{self.optim.decay_steps}; a {self.optim.schedule} over train.steps "
             f"{self.train.steps} must have fewer",
         )
         if isinstance(self.model, DiTModelConfig):

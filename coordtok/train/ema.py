@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from coordtok import distributed
+from coordtok.config.schema import EMAConfig
 from coordtok.errors import CheckpointError
 from coordtok.train.masters import Masters
 from coordtok.train.slices import Slice, fill_slices, write_slices
@@ -24,10 +25,11 @@ FILE = "ema_rank_{:05d}.safetensors"
 
 
 class EMA:
-    """`decay` x average + (1 - `decay`) x weights after every step."""
+    """`decay` x average + (1 - `decay`) x weights after every step; in the first steps less of the
+    average where there is a warm-up."""
 
-    def __init__(self, engine: Any, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, engine: Any, config: EMAConfig) -> None:
+        self._config = config
         self._masters = Masters(engine)
         self.slices = {
             name: Slice(start, values.detach().clone())
@@ -35,12 +37,13 @@ class EMA:
         }
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, step: int) -> None:
+        """Take the weights of `step` (1, 2, ...) into the average."""
         masters = self._masters.slices()
         averages = [average.values for average in self.slices.values()]
         weights = [masters[name].values for name in self.slices]
         if averages:
-            torch._foreach_lerp_(averages, weights, 1 - self.decay)
+            torch._foreach_lerp_(averages, weights, 1 - ema_decay(self._config, step))
 
     def applied(self) -> AbstractContextManager[None]:
         """The averages in place of the weights that compute. All ranks enter and leave together."""
@@ -53,6 +56,11 @@ class EMA:
     def load(self, folder: Path) -> None:
         """Take the averages from `folder`, saved by any number of ranks."""
         fill_slices(self.slices, _files(folder))
+
+
+def ema_decay(config: EMAConfig, step: int) -> float:
+    """Share of the average that is kept at `step` (1, 2, ...)."""
+    return min(config.decay, (1 + step) / (10 + step)) if config.warmup else config.decay
 
 
 def has_ema(folder: Path) -> bool:

@@ -142,7 +142,7 @@ class Trainer:
         if not self.engine.was_step_applied():
             raise TrainingError(self._not_finite(step))
         if self.ema is not None:
-            self.ema.update()
+            self.ema.update(step)
         return result, upcoming
 
     def _agree(

@@ -32,11 +32,14 @@ def keep_settings(optimizer: torch.optim.Optimizer, model: nn.Module, optim: Opt
 
 
 def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:
-    """Rate of the update that makes `step` (1, 2, ..., `steps`): linear warm-up, then constant or
-    a cosine that reaches `min_lr` at the last step."""
+    """Rate of the update that makes `step` (1, 2, ..., `steps`): linear warm-up, then constant, or
+    a cosine or a constant and a line that reach `min_lr` at the last step."""
     if step <= optim.warmup_steps:
         return optim.lr * step / optim.warmup_steps
     if optim.schedule == "constant":
         return optim.lr
+    if optim.schedule == "wsd":
+        left = min(1.0, (steps - step) / optim.decay_steps)
+        return optim.min_lr + (optim.lr - optim.min_lr) * left
     progress = (step - optim.warmup_steps) / max(steps - optim.warmup_steps, 1)
     return optim.min_lr + (optim.lr - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))

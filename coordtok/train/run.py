@@ -205,7 +205,7 @@ def _engine(
         _compare_forward(task.forward_check(engine), state, sharding)
     elif run.train.init_from is not None:
         initialise_from(engine, run.train.init_from)
-    ema = EMA(engine, run.ema.decay) if run.ema.decay else None
+    ema = EMA(engine, run.ema) if run.ema.decay else None
     if ema is not None and state is not None:
         ema.load(checkpoint)
     return engine, ema

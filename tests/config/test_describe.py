@@ -32,5 +32,5 @@ def test_types_defaults_and_ranges_are_the_fields() -> None:
     assert found["model.plane_patch"].default == "`[16, 8, 8]`"
     assert found["train.micro_batch"].type == "int or null, at least 1"
     assert found["ema.decay"].type == "float, in [0, 1)"
-    assert found["optim.schedule"].type == "`constant`, `cosine`"
+    assert found["optim.schedule"].type == "`constant`, `cosine`, `wsd`"
     assert found["data.shards[].weight"].default == "`1.0`"

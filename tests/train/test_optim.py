@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from coordtok.config.schema import OptimConfig
+from coordtok.config.schema import EMAConfig, OptimConfig
+from coordtok.train.ema import ema_decay
 from coordtok.train.optim import build_optimizer, keep_settings, learning_rate
 
 
@@ -17,6 +18,20 @@ def test_the_rate_warms_up_then_stays_or_follows_a_cosine() -> None:
     assert rates[5] == pytest.approx(0.6)
     assert rates[-1] == pytest.approx(0.2)
     assert rates[1:] == sorted(rates[1:], reverse=True)
+
+
+def test_wsd_is_constant_and_then_falls_in_a_line_over_its_last_steps() -> None:
+    wsd = OptimConfig(lr=1.0, schedule="wsd", warmup_steps=2, decay_steps=4, min_lr=0.2)
+    rates = [learning_rate(wsd, step, 10) for step in range(1, 11)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    longer = [learning_rate(wsd, step, 20) for step in range(1, 7)]
+    assert longer == rates[:6], "runs of other lengths share their beginning"
+
+
+def test_an_average_keeps_less_while_it_is_young() -> None:
+    assert [ema_decay(EMAConfig(0.9), step) for step in (1, 100)] == [0.9, 0.9]
+    young = [ema_decay(EMAConfig(0.9, warmup=True), step) for step in (1, 10, 79, 80, 100)]
+    assert young == pytest.approx([2 / 11, 11 / 20, 80 / 89, 0.9, 0.9])
 
 
 def test_every_parameter_is_in_one_group() -> None:
