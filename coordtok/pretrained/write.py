@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import CONFIG, WEIGHTS, Card, is_export_config
+from coordtok.storage.files import whole_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -55,26 +56,16 @@ def write_export(
     """Write `weights`, cast to `dtype`, and `card` to `folder`, which appears once it is complete.
 
     Raises:
-        CheckpointError: `folder` is taken, cannot be written, or a weight is not finite.
+        CheckpointError: `folder` is taken, or a weight is not finite.
+        DataError: `folder` cannot be written.
     """
     check_target(folder, overwrite)
     tensors = {
         name: _stored(name, tensor, dtype)
         for name, tensor in tqdm(weights.items(), "weights", unit="", disable=not progress)
     }
-    folder = folder.resolve()
-    part = folder.with_name(f".{folder.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)  # what a killed attempt left
-        part.mkdir(parents=True)
+    with whole_folder(folder, replace=True) as part:
         _write_files(part, card, tensors)
-        _put_in_place(part, folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot write {folder}: {error}; make room or name another folder"
-        ) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _stored(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -88,17 +79,11 @@ def _stored(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor
 
 def _write_files(part: Path, card: Card, tensors: dict[str, torch.Tensor]) -> None:
     (part / CONFIG).write_text(card.to_json(), encoding="utf-8")
-    save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # of a full disk
+        raise OSError(str(error)) from None
     shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors lets only the owner read
     for name in (CONFIG, WEIGHTS):
         with open(part / name, "rb") as file:
             os.fsync(file.fileno())
-
-
-def _put_in_place(part: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

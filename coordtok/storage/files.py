@@ -71,19 +71,25 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill that takes its name `folder` only once it is complete.
+
+    replace: it takes the place of what is there.
 
     Raises:
         DataError: something is there already, or the folder cannot be written.
     """
-    check_new(folder)
+    if not replace:
+        check_new(folder)
     folder = folder.resolve()
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     try:
         part.mkdir(parents=True)
         yield part
-        part.replace(folder)
+        if replace and folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"cannot write {folder}: {error.strerror or error}; make room or choose another folder"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coordtok import CoordTok
-from coordtok.errors import CheckpointError, ConfigError
+from coordtok.errors import CheckpointError, ConfigError, DataError
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.write import write_export
 from tests.pretrained.conftest import CARD, CONFIG
@@ -219,7 +219,7 @@ def test_a_failed_write_leaves_what_was_there(make_export, tokenizer, monkeypatc
 
     monkeypatch.setattr("coordtok.pretrained.write.save_file", full)
     for target in (folder, folder.parent / "new"):
-        with pytest.raises(CheckpointError, match=r"cannot write .*No space left on device"):
+        with pytest.raises(DataError, match=r"cannot write .*No space left on device"):
             write_export(target, CARD, tokenizer.state_dict(), overwrite=True)
     assert (folder / "model.safetensors").read_bytes() == before
     assert list(folder.parent.iterdir()) == [folder]

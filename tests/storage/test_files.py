@@ -145,3 +145,22 @@ def test_callers_with_words_of_their_own_get_the_system_s_error(tmp_path: Path) 
     assert (tmp_path / "a").read_bytes() == "é\n".encode()
     with pytest.raises(FileNotFoundError):
         replace_text(tmp_path / "missing" / "a", "")
+
+
+def test_a_folder_replaces_another_only_once_it_is_complete(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "old").touch()
+
+    def fail():
+        with whole_folder(folder, replace=True) as part:
+            (part / "new").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    with whole_folder(folder, replace=True) as part:
+        (part / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]
