@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from coordtok.cli import Parser, exit_on_user_error
+from coordtok.cli import Parser, exit_on_user_error, positive
 from coordtok.data.index import (
     DEFAULT_LANES,
     INDEX_NAME,
@@ -219,7 +219,7 @@ def parser() -> Parser:
     )
     new = parser.add_argument_group("with --write-index")
     new.add_argument(
-        "--clip-frames", type=int, default=128, help="frames of a training clip (default 128)"
+        "--clip-frames", type=positive, default=128, help="frames of a training clip (default 128)"
     )
     new.add_argument("--fps", type=float, help="to record; by default as in the sources")
     new.add_argument(
@@ -238,8 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(asked.folder)
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: check the path")
-    if asked.clip_frames < 1:
-        raise DataError(f"--clip-frames {asked.clip_frames}: it must be at least 1")
     if asked.write_index:
         write_index(folder, asked.clip_frames, asked.fps, asked.lanes)
     report = Report()
