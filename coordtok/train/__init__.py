@@ -1,0 +1,17 @@
+"""A training run, from its config to its last step. deepspeed is named in this folder alone.
+
+run                   one run from config to end: every part is made here, in order
+loop                  the steps, in the order things happen
+tasks/                what is particular to a tokenizer and to a generator
+engine                from a DeepSpeed JSON and a config to a DeepSpeed engine
+masters, slices       how DeepSpeed lays out the weights that it trains, and slices of them in files
+optim                 parameter groups, optimiser and learning rate
+ema                   the moving average of the weights
+checkpoint            everything that decides the next step; checkpoint_folder: which are complete
+resume, initialise    where a run starts: `--resume`, and `train.init_from`
+export                from a checkpoint to an export
+validation            held-out clips once over all ranks
+monitor, clock        metrics.jsonl, progress, wandb, pictures; rates
+run_folder, signals   who owns the folder, and how a run is asked to stop
+quiet, next_steps     what is kept off the terminal, and what a finished run prints
+"""
