@@ -1,0 +1,6 @@
+"""What a run is. No torch.
+
+schema      frozen dataclasses: every key with its type, default, meaning and range
+load        presets, YAML files and overrides to a checked `RunConfig`, and back
+describe    docs/config.md, from the dataclasses
+"""
