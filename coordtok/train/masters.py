@@ -58,6 +58,11 @@ class Masters:
         """Compute with `slices`, laid out as `slices()`, instead of the weights that compute, which
         come back bit for bit; the masters stay as they are. All ranks enter and leave together."""
         kept = []
+        parted = [
+            layout
+            for layout in self._layouts.values()
+            if isinstance(layout, _Share) and not layout.is_whole
+        ]
         for name, layout in self._layouts.items():
             own = slices.get(name, Slice(0, torch.empty(0)))
             for computing, value in layout.computing(own):
@@ -68,6 +73,8 @@ class Masters:
         finally:
             for computing, weights in reversed(kept):  # two of a parameter may share memory
                 computing.copy_(weights)
+            for layout in parted:
+                layout.part()
 
 
 class _Fragment(NamedTuple):
@@ -121,18 +128,24 @@ class _Share(NamedTuple):
         own = padded[distributed.rank() * share :][:share]
         self.optimizer.set_local_hp_param(own, self.parameter)
         self.parameter.ds_tensor.data.copy_(own)
-        if self._stays_whole:
+        if self.is_whole:
             self.parameter.data.copy_(value)
 
     def computing(self, own: Slice) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As `_Fragment.computing`."""
-        if self._stays_whole:
+        if self.is_whole:
             weights = self.parameter.data
             yield weights, _whole(own, weights.numel(), weights.device).view_as(weights)
         yield self.parameter.ds_tensor.data.flatten()[: own.values.numel()], own.values
 
+    def part(self) -> None:
+        """Drop the whole parameter, if it was gathered: the next pass gathers it again."""
+        if self.is_whole:
+            self.parameter.partition()
+
     @property
-    def _stays_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether this rank holds the whole parameter beside its share now."""
         return self.parameter.numel() == self.parameter.ds_numel
 
 

@@ -1,0 +1,102 @@
+"""Masters and the weights that compute, by name, however DeepSpeed lays them out over two ranks."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from coordtok import distributed
+from coordtok.config.load import load_config
+from coordtok.train.engine import build_engine, load_sharding
+from coordtok.train.masters import Masters
+from coordtok.train.slices import Slice, fill_slices, write_slices
+from tests.support.ranks import ROOT, free_port
+
+Values = dict[str, torch.Tensor]
+
+
+@pytest.mark.parametrize(
+    ("json", "zero"),
+    [
+        ("zero1", {}),
+        ("zero3", {}),
+        ("zero3", {"stage3_param_persistence_threshold": 0}),
+    ],
+    ids=["whole", "shares", "shares-alone"],
+)
+def test_values_by_name_reach_masters_and_computing_weights(json: str, zero: dict) -> None:
+    port = str(free_port())
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=check_rank, args=(r, port, json, zero)) for r in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(240)
+    assert [process.exitcode for process in ranks] == [0, 0]
+
+
+def check_rank(rank: int, port: str, json: str, zero: dict) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", DS_ACCELERATOR="cpu")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, CUDA_VISIBLE_DEVICES="")
+    distributed.setup()
+    run = load_config("quickstart", ["train.global_batch=2"])
+    sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, 2)
+    sharding.config["zero_optimization"].update(zero)
+    engine = build_engine(lambda: nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 7)), run, sharding)
+    engine.eval()
+    check_masters(engine)
+    distributed.barrier()
+
+
+@torch.no_grad()
+def check_masters(engine) -> None:
+    masters = Masters(engine)
+    assert list(masters.shapes.values()) == [(3, 5), (3,), (7, 3), (7,)]
+    values = {name: torch.randn(shape) for name, shape in masters.shapes.items()}
+    values = distributed.broadcast(values)
+    for name, value in values.items():
+        masters.write(name, value)
+    check_slices(masters.slices(), values)
+    opposite = {name: Slice(start, -held) for name, (start, held) in masters.slices().items()}
+    for _ in range(3):  # DeepSpeed keeps small parameters whole from its second pass on
+        assert torch.equal(engine(ones()), computed(values))
+        with masters.replaced(opposite):
+            assert torch.equal(engine(ones()), computed({n: -value for n, value in values.items()}))
+    assert torch.equal(engine(ones()), computed(values))
+    check_slices(masters.slices(), values)
+
+
+def check_slices(slices: dict[str, Slice], values: Values) -> None:
+    """Over the ranks they are all of every parameter, once."""
+    everyones = distributed.gather(slices)
+    for name, value in values.items():
+        pieces = sorted((each[name] for each in everyones if name in each), key=lambda p: p.start)
+        assert torch.equal(torch.cat([piece.values for piece in pieces]), value.flatten())
+        ends = [piece.start + len(piece.values) for piece in pieces]
+        assert [piece.start for piece in pieces] == [0, *ends[:-1]]
+
+
+def ones() -> torch.Tensor:
+    return torch.ones(1, 5, dtype=torch.bfloat16)
+
+
+def computed(values: Values) -> torch.Tensor:
+    """What the model of these values makes of ones, in bfloat16."""
+    weights = {name: value.bfloat16() for name, value in values.items()}
+    hidden = nn.functional.linear(ones(), weights["0.weight"], weights["0.bias"])
+    return nn.functional.linear(hidden, weights["1.weight"], weights["1.bias"])
+
+
+def test_slices_are_read_back_however_they_were_cut(tmp_path: Path) -> None:
+    whole = torch.arange(10.0)
+    for number, (low, high) in enumerate([(0, 4), (4, 9), (9, 10)]):
+        write_slices({"a": Slice(low, whole[low:high])}, tmp_path / f"{number}.safetensors")
+    paths = sorted(tmp_path.iterdir())
+    for low, high in [(0, 10), (3, 5), (8, 10)]:
+        own = Slice(low, torch.empty(high - low))
+        fill_slices({"a": own}, paths)
+        assert torch.equal(own.values, whole[low:high])
