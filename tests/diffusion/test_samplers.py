@@ -12,7 +12,7 @@ from coordtok.config.schema import DiTModelConfig, SamplerConfig
 from coordtok.diffusion.guidance import flat_velocity, guided_velocity
 from coordtok.diffusion.samplers import evaluations, sample
 from coordtok.errors import ConfigError
-from tests.diffusion import mixture
+from tests.support import mixture
 
 COUNT = 5000
 ALIKE = 0.043

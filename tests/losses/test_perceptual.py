@@ -6,7 +6,7 @@ import torch
 from coordtok.errors import ConfigError
 from coordtok.losses.perceptual import PerceptualDistance, load_perceptual
 from coordtok.losses.vgg import VGGFeatures
-from tests.losses.random_vgg import random_heads, random_vgg, reference, write_keras, write_vgg
+from tests.support.random_vgg import random_heads, random_vgg, reference, write_keras, write_vgg
 
 
 def pictures(frames: int = 2, height: int = 32, width: int = 48) -> tuple[torch.Tensor, ...]:

@@ -17,7 +17,7 @@ from coordtok.errors import CheckpointError, UserError
 from coordtok.losses import perceptual, vgg_files
 from coordtok.losses.perceptual import load_perceptual
 from coordtok.losses.vgg_files import HED, LPIPS_HEADS, VGG16, Published
-from tests.losses.random_vgg import random_heads, random_vgg, write_keras, write_vgg
+from tests.support.random_vgg import random_heads, random_vgg, write_keras, write_vgg
 
 MARK = "executed"
 

@@ -17,7 +17,7 @@ from coordtok import CoordTok, Triplane
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import read_card
 from coordtok.pretrained.official.convert import ImportOptions, import_official
-from tests.pretrained.release import TINY, L, Release, S, Sizes, random_weights
+from tests.support.release import TINY, L, Release, S, Sizes, random_weights
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "tests/fixtures/official"

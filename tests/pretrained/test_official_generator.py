@@ -21,7 +21,7 @@ from coordtok.pretrained.card import read_card
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.official.convert import ImportOptions, import_official
 from coordtok.pretrained.official.statistics_log import read_statistics
-from tests.pretrained.release_generator import Sizes, random_weights, velocity
+from tests.support.release_generator import Sizes, random_weights, velocity
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "tests/fixtures/official"

@@ -1,7 +1,9 @@
 """A tiny run, real shards for it, and real processes to run it in."""
 
 import json
+import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from coordtok.data.index import VideoSpec
+from coordtok.train.checkpoint_folder import committed
 from coordtok.video.codec import encode_raw
 from tests.support.ranks import ROOT, Ranks, start
 from tests.support.shards import write_tars
@@ -101,27 +104,60 @@ class Run:
         return {line["step"]: line["loss"] for line in self.lines("loss")}
 
 
+def make_run(
+    parent: Path, name: str, shards: str, val_shards: str, **sections: dict[str, Any]
+) -> Run:
+    """A run of the tiny model in PARENT/NAME; sections of its config change it."""
+    config: dict[str, Any] = {
+        "run_dir": str(parent / name),
+        **TINY,
+        "data": {"shards": shards, "val_shards": val_shards, "workers": 0},
+    }
+    for section, values in sections.items():
+        config[section] = {**config.get(section, {}), **values}
+    path = parent / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return Run(path, parent / name)
+
+
 @pytest.fixture
 def new_run(tmp_path: Path, shards: str, val_shards: str) -> Iterator[Callable[..., Run]]:
     """Function (name, **sections) that makes a run of the tiny model; sections change it. What it
     still runs after the test is killed."""
     made: list[Run] = []
 
-    def make(name: str = "run", **sections: dict) -> Run:
-        folder = tmp_path / name
-        config = {
-            "run_dir": str(folder),
-            **TINY,
-            "data": {"shards": shards, "val_shards": val_shards, "workers": 0},
-        }
-        for section, values in sections.items():
-            config[section] = {**config.get(section, {}), **values}
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(config))
-        made.append(Run(path, folder))
+    def make(name: str = "run", **sections: dict[str, Any]) -> Run:
+        made.append(make_run(tmp_path, name, shards, val_shards, **sections))
         return made[-1]
 
     yield make
     for run in made:
         for ranks in run.started:
             ranks.signal(signal.SIGKILL)
+
+
+def wait_for_step(run: Run, step: int, timeout: float = 600) -> None:
+    """Wait until the run has logged `step`."""
+    deadline = time.monotonic() + timeout
+    while not (run.folder / "metrics.jsonl").exists() or max(run.losses(), default=0) < step:
+        assert time.monotonic() < deadline, "the run did not get to work"
+        time.sleep(0.1)
+
+
+def checkpoint_step(run: Run) -> int:
+    """The step of the newest checkpoint, 0 without one."""
+    found = committed(run.folder / "checkpoints")
+    return int(found[0].name.removeprefix("step_")) if found else 0
+
+
+def kill_at_random(run: Run, kills: int, steps: int, ranks: int, seed: int) -> None:
+    """Start `run`, which saves every 5 steps, and kill all its ranks, again and again: in turns
+    before and after it has saved something new."""
+    moments = random.Random(seed)
+    for kill in range(kills):
+        started = run.start(f"train.steps={steps}", ranks=ranks)
+        wait_for_step(run, checkpoint_step(run) + (1, 7)[kill % 2])
+        time.sleep(moments.uniform(0, 1))
+        started.signal(signal.SIGKILL)
+        started.wait()
+    assert 0 < checkpoint_step(run) < steps

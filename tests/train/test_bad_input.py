@@ -10,9 +10,8 @@ import pytest
 
 from coordtok.video.codec import encode_raw
 from tests.support.ranks import ROOT
-from tests.support.runs import FRAMES, SIZE, VIDEO, Run, write_shards
+from tests.support.runs import FRAMES, SIZE, VIDEO, Run, wait_for_step, write_shards
 from tests.support.shards import write_tars
-from tests.train.test_resume import wait_for_step
 
 NewRun = Callable[..., Run]
 

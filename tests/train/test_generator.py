@@ -22,9 +22,8 @@ from coordtok.pretrained.card import TokenizerId
 from coordtok.train.checkpoint import read_state
 from coordtok.train.checkpoint_folder import committed
 from coordtok.train.export import export_checkpoint
-from tests.support.runs import FP32, Run
+from tests.support.runs import FP32, Run, kill_at_random
 from tests.support.shards import write_tars
-from tests.train.test_resume import kill_at_random
 
 MODEL = {
     "name": "dit",
@@ -274,7 +273,7 @@ def test_sigkill_at_random_moments_changes_nothing(
     whole = new_generator("whole", train=train, data=data)
     killed = new_generator("killed", train=train, data=data)
     whole(f"train.steps={steps}", ranks=ranks)
-    kill_at_random(killed, kills, steps, ranks)
+    kill_at_random(killed, kills, steps, ranks, seed=kills)
     killed(f"train.steps={steps}", ranks=ranks)
     assert killed.losses() == whole.losses()
     assert killed.lines("val_loss") == whole.lines("val_loss")

@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from tests.support.ranks import ROOT, free_port
-from tests.support.runs import FP32, Run
-from tests.train.test_resume import wait_for_step
+from tests.support.runs import FP32, Run, wait_for_step
 
 NewRun = Callable[..., Run]
 BIN = Path(sys.executable).parent

@@ -18,7 +18,7 @@ from coordtok.geometry.patches import gather
 from coordtok.geometry.pixels import from_uint8
 from coordtok.losses.perceptual import load_perceptual
 from coordtok.train.tasks.tokenizer import TokenizerTask
-from tests.losses.random_vgg import write_vgg
+from tests.support.random_vgg import write_vgg
 from tests.support.runs import TINY, Run
 
 NewRun = Callable[..., Run]

@@ -1,10 +1,8 @@
 """A run that was stopped goes on as if nothing had happened."""
 
 import json
-import random
 import shutil
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from coordtok.train.checkpoint_folder import committed
-from tests.support.runs import FP32, Run
+from tests.support.runs import FP32, Run, kill_at_random, wait_for_step
 
 NewRun = Callable[..., Run]
 JSONS = ["zero1", "zero2", "zero3", "zero3_fp32", "zero3_offload"]
@@ -107,31 +105,19 @@ def test_a_signal_to_one_rank_saves_on_all(new_run: NewRun, number: int) -> None
     assert run.losses() == whole.losses()
 
 
-@pytest.mark.parametrize(("kills", "ranks"), [(2, 1), pytest.param(10, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "ranks"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun, kills: int, ranks: int) -> None:
+    """As often as one likes: python -m tests.campaign.kills"""
     steps = 60 * kills
     train, data = {"save_every": 5, "eval_every": 50, "keep_last": 2}, {"workers": 2}
     whole = new_run("whole", train=train, data=data)
     killed = new_run("killed", train=train, data=data)
     whole(f"train.steps={steps}", ranks=ranks)
-    kill_at_random(killed, kills, steps, ranks)
+    kill_at_random(killed, kills, steps, ranks, seed=kills)
     killed(f"train.steps={steps}", ranks=ranks)
     assert killed.losses() == whole.losses()
     assert killed.lines("val_psnr") == whole.lines("val_psnr")
     assert len(list((killed.folder / "checkpoints").glob("step_*"))) == 2
-
-
-def kill_at_random(run: Run, kills: int, steps: int, ranks: int) -> None:
-    """Start `run`, which saves every 5 steps, and kill all its ranks, again and again: in turns
-    before and after it has saved something new."""
-    random.seed(kills)
-    for kill in range(kills):
-        started = run.start(f"train.steps={steps}", ranks=ranks)
-        wait_for_step(run, checkpoint_step(run) + (1, 7)[kill % 2])
-        time.sleep(random.uniform(0, 1))
-        started.signal(signal.SIGKILL)
-        started.wait()
-    assert 0 < checkpoint_step(run) < steps
 
 
 def test_resume_from_a_path_rewinds_and_forgets_what_came_after(new_run: NewRun) -> None:
@@ -224,16 +210,3 @@ def test_grown_data_needs_a_flag_and_begins_a_new_lane_epoch(
     state = json.loads((run.folder / "checkpoints/step_00000004/state.json").read_text())
     assert len(run.losses()) == 4
     assert all(epoch >= 1 for (epoch, _, _) in state["loader"]["cursors"][0])
-
-
-def checkpoint_step(run: Run) -> int:
-    """The step of the newest checkpoint, 0 without one."""
-    found = committed(run.folder / "checkpoints")
-    return int(found[0].name.removeprefix("step_")) if found else 0
-
-
-def wait_for_step(run: Run, step: int, timeout: float = 600) -> None:
-    deadline = time.monotonic() + timeout
-    while not (run.folder / "metrics.jsonl").exists() or max(run.losses(), default=0) < step:
-        assert time.monotonic() < deadline, "the run did not get to work"
-        time.sleep(0.1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from tests.pretrained.release import PLANES, Planes, Weights, affine
+from tests.support.release import PLANES, Planes, Weights, affine
 
 
 class Sizes(NamedTuple):
