@@ -160,13 +160,13 @@ def _encode_own(
     clips = [clip for place in own for clip in by_shard[place]]
     reader = ClipReader(dataset, clips, read, batch=how.batch, workers=how.workers, by_shard=True)
     with tqdm(total=len(clips), unit="clip", disable=not progress, desc="encode") as bar:
-        batches = _counted(reader, bar)
+        batches = iter(reader)
         for place in own:
             skipped: list[SkippedSample] = []
             its_batches = islice(batches, -(-len(by_shard[place]) // how.batch))
             write_shard(
                 output / shards[place].name,
-                _latents(model, its_batches, clips, DTYPES[how.dtype], skipped),
+                _latents(model, its_batches, clips, DTYPES[how.dtype], skipped, bar),
                 ChannelSums(model.config.latent.channels),
                 skipped,
             )
@@ -175,20 +175,16 @@ def _encode_own(
     return len(clips)
 
 
-def _counted(reader: ClipReader, bar: tqdm) -> Iterator[ClipBatch]:
-    for batch in reader:
-        yield batch
-        bar.update(len(batch.numbers) + len(batch.skipped))
-
-
 def _latents(
     model: CoordTok,
     batches: Iterable[ClipBatch],
     clips: Sequence[Clip],
     dtype: torch.dtype,
     skipped: list[SkippedSample],
+    bar: tqdm,
 ) -> Iterator[Latent]:
-    """What the readable of `clips` become; videos with others are added to `skipped`, once each."""
+    """What the readable of `clips` become; videos with others are added to `skipped`, once each.
+    `bar` counts both."""
     for batch in batches:
         for sample in batch.skipped:
             if not skipped or skipped[-1][:3] != sample[:3]:
@@ -199,6 +195,7 @@ def _latents(
             info = describe(batch.infos[place], key, start, clips[number].frames)
             its_planes = {name: plane[place].clone() for name, plane in planes.items()}
             yield Latent(f"{safe_name(key)}-f{start:06d}", its_planes, info)
+        bar.update(len(batch.numbers) + len(batch.skipped))
 
 
 @torch.no_grad()
