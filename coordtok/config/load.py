@@ -59,32 +59,37 @@ def preset_names() -> list[str]:
 
 def load_config(preset_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """The preset of that name or the YAML file at that path, with `key.path=value` overrides."""
-    tree = _read_yaml(preset_or_path)
+    tree = _read_preset(preset_or_path) or read_yaml(preset_or_path)
     for override in overrides:
         _apply_override(tree, override)
     return build(RunConfig, tree)
 
 
-def _read_yaml(preset_or_path: str) -> dict[str, Any]:
-    if preset_or_path in preset_names():
-        text = (
-            resources.files("coordtok.config") / "presets" / f"{preset_or_path}.yaml"
-        ).read_text(encoding="utf-8")
-    else:
-        path = Path(preset_or_path)
-        if not path.is_file():
-            near = difflib.get_close_matches(preset_or_path, preset_names(), 1)
-            hint = (
-                f"did you mean {near[0]!r}" if near else f"presets are {', '.join(preset_names())}"
-            )
-            raise ConfigError(f"no preset and no file is called {preset_or_path!r}; {hint}")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{preset_or_path} is not text in UTF-8: {error}") from None
-        except OSError as error:
-            raise ConfigError(f"cannot read {preset_or_path}: {error.strerror}") from None
-    return parse_yaml(text, preset_or_path)
+def _read_preset(name: str) -> dict[str, Any] | None:
+    """The preset of that name; None where it is the path of a file."""
+    if name in preset_names():
+        path = resources.files("coordtok.config") / "presets" / f"{name}.yaml"
+        return parse_yaml(path.read_text(encoding="utf-8"), name)
+    if not Path(name).is_file():
+        near = difflib.get_close_matches(name, preset_names(), 1)
+        hint = f"did you mean {near[0]!r}" if near else f"presets are {', '.join(preset_names())}"
+        raise ConfigError(f"no preset and no file is called {name!r}; {hint}")
+    return None
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The YAML mapping in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    return parse_yaml(text, path)
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
@@ -150,6 +155,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         if value not in args:
             raise ConfigError(f"{path} is {value!r}; it must be one of {', '.join(map(str, args))}")
         return value
+    if origin is tuple and args[1:] == (...,):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path} is {value!r}; it must be a list")
+        return tuple(_convert(item, args[0], f"{path}.{at}") for at, item in enumerate(value))
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(args):
             raise ConfigError(f"{path} is {value!r}; it must be a list of {len(args)} numbers")

@@ -71,6 +71,9 @@ class TokenizerModelConfig:
     """Layers of the encoder's cross-self transformer, whose queries become the planes."""
     decoder_layers: int = 24
     """Layers of the decoder's transformer over the queried coordinates."""
+    linear_path: bool = False
+    """Add a linear codec to the planes and to what is decoded of them, fitted to training clips
+    before the first step (docs/recipe.md)."""
     legacy_padding: bool = False
     """Encode short clips as the authors' release does: only for its weights (models.legacy)."""
 
@@ -100,6 +103,21 @@ class TokenizerModelConfig:
             self.dim % self.heads == 0,
             f"model.dim is {self.dim}, which model.heads {self.heads} does not divide",
         )
+        if self.linear_path:
+            self._check_linear_path()
+
+    def _check_linear_path(self) -> None:
+        """Behind each node of a plane lie whole pixels and whole decoder patches."""
+        _require_divides("the video", self.video_size, "plane_size", self.plane_size)
+        for axis, pixels, nodes, patch in zip(
+            AXES, self.video_size, self.plane_size, self.decoder_patch
+        ):
+            cell = pixels // nodes
+            _require(
+                cell % patch == 0,
+                f"model.plane_size has {nodes} nodes along {axis}, {cell} pixels or frames each, "
+                f"but model.decoder_patch is {patch}; with model.linear_path it must divide them",
+            )
 
     @property
     def video_size(self) -> Size3:

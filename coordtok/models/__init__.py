@@ -3,6 +3,7 @@
 tokenizer       CoordTok: encode, decode, decode_at; made of encoder and decoder
 encoder         from a video to its planes
 decoder         from planes and patch coordinates to pixels
+linear_path     a linear codec beside encoder and decoder
 dit             TriplaneDiT, the generator
 conditioning    what it is conditioned on, time and label, and its table of positions
 layers          attention, MLP and the blocks of both models

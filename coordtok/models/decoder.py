@@ -1,6 +1,7 @@
 """From planes and patch coordinates to pixels.
 
-    Decoder             what the planes hold at a patch, its position, blocks, pixels
+    Decoder             what the planes hold at a patch, its position, blocks, pixels; the linear
+                        path beside them
       PointEmbedding    what the planes hold at a point, as a token
 
 Shapes: B batch, G passes, N patches of a pass, L = N tokens of the B * G passes, D width, C what
@@ -13,7 +14,8 @@ from torch import nn
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.planes import Planes, read_at
-from coordtok.models.layers import VIT_EPS, BlockStack, ViTBlock
+from coordtok.models.layers import VIT_EPS, BlockStack, ViTBlock, ZeroLinear
+from coordtok.models.linear_path import LinearDecoder
 
 
 class PointEmbedding(nn.Linear):
@@ -43,7 +45,9 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
-        self.head = nn.Linear(config.dim, pt * ph * pw * 3)
+        head = ZeroLinear if config.linear_path else nn.Linear
+        self.head = head(config.dim, pt * ph * pw * 3)
+        self.linear = LinearDecoder(config) if config.linear_path else None
 
     def forward(
         self, planes: Planes, index_BGN3: torch.Tensor, frame_offset: float = 0.0
@@ -51,14 +55,26 @@ class Decoder(nn.Module):
         """Pixels (B, G, N, pt, ph, pw, 3), float32.
 
         frame_offset: where patches lie between their index along t and the next, in [0, 1): the
-        position table is interpolated linearly, and the planes are read there.
+        position table and the linear path are interpolated linearly, and the planes are read
+        there.
         """
         features_BGNC = self._read(planes, index_BGN3, frame_offset)
         tokens_BGND = self.embed(features_BGNC.to(self.embed.weight.dtype))
         tokens_BGND = tokens_BGND + self._position(index_BGN3, frame_offset)
         tokens_BLD = self.norm(self.blocks(tokens_BGND.flatten(0, 1)))
         pixels_BLP = self.head(tokens_BLD).float()
-        return pixels_BLP.view(*index_BGN3.shape[:3], *self.grid.patch, 3)
+        pixels_BGNP3 = pixels_BLP.view(*index_BGN3.shape[:3], *self.grid.patch, 3)
+        if self.linear is None:
+            return pixels_BGNP3
+        return pixels_BGNP3 + self._linear(self.linear, planes, index_BGN3, frame_offset)
+
+    def _linear(
+        self, linear: LinearDecoder, planes: Planes, index_BGN3: torch.Tensor, frame_offset: float
+    ) -> torch.Tensor:
+        pixels_BGNP3 = linear(planes, index_BGN3)
+        if not frame_offset:
+            return pixels_BGNP3
+        return torch.lerp(pixels_BGNP3, linear(planes, self._following(index_BGN3)), frame_offset)
 
     def _read(self, planes: Planes, index_BGN3: torch.Tensor, frame_offset: float) -> torch.Tensor:
         coords_BN3 = self.grid.coordinates(index_BGN3.flatten(1, 2), frame_offset)
@@ -68,6 +84,12 @@ class Decoder(nn.Module):
         position_BGND = nn.functional.embedding(self.grid.ravel(index_BGN3), self.position)
         if not frame_offset:
             return position_BGND
+        return torch.lerp(
+            position_BGND, self._position(self._following(index_BGN3), 0.0), frame_offset
+        )
+
+    def _following(self, index_BGN3: torch.Tensor) -> torch.Tensor:
+        """The patches one further along t; those at the end themselves."""
         following_BGN3 = index_BGN3.clone()
         following_BGN3[..., 0].add_(1).clamp_(max=self.grid.shape[0] - 1)
-        return torch.lerp(position_BGND, self._position(following_BGN3, 0.0), frame_offset)
+        return following_BGN3

@@ -24,20 +24,11 @@ from coordtok.geometry.latent import Plane
 from coordtok.geometry.planes import Planes, from_patches, planes_of, to_patches
 from coordtok.models.checks import check_planes
 from coordtok.models.conditioning import LabelEmbedding, TimeEmbedding, sincos_table
-from coordtok.models.layers import MLP, BlockStack, SelfAttention
+from coordtok.models.layers import MLP, BlockStack, SelfAttention, ZeroLinear
 from coordtok.pretrained.card import GeneratorSettings
 from coordtok.pretrained.read import load_model
 
 DIT_EPS = 1e-6
-
-
-class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero."""
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
 
 class AdaptiveNorm(nn.LayerNorm):

@@ -1,6 +1,6 @@
 """From a video to its planes.
 
-    Encoder               which tubelets are padding
+    Encoder               which tubelets are padding; the linear path beside the rest
       VideoViT            tubelets to features: their embedding, positions and blocks
       PlaneTransformer    features to planes: positions of the features, blocks, and of each plane
         PlaneTokens       what its tokens are at first
@@ -19,8 +19,16 @@ from coordtok.geometry.latent import Plane
 from coordtok.geometry.patches import patchify
 from coordtok.geometry.pixels import from_uint8
 from coordtok.geometry.planes import Planes, from_patches, planes_of, to_patches
-from coordtok.models.layers import CROSS_SELF_EPS, VIT_EPS, BlockStack, CrossSelfBlock, ViTBlock
+from coordtok.models.layers import (
+    CROSS_SELF_EPS,
+    VIT_EPS,
+    BlockStack,
+    CrossSelfBlock,
+    ViTBlock,
+    ZeroLinear,
+)
 from coordtok.models.legacy import legacy_memory_bias
+from coordtok.models.linear_path import LinearEncoder
 
 TABLE_STD = 0.02
 """Position tables added to patch embeddings start small, as in ViT (timm: trunc_normal, 0.02)."""
@@ -80,10 +88,10 @@ class PlaneTokens(nn.Module):
 class PlaneHead(nn.Module):
     """Makes a plane of its finished tokens: each becomes its patch, (row, column, channel)."""
 
-    def __init__(self, geometry: Plane, dim: int) -> None:
+    def __init__(self, geometry: Plane, dim: int, starts_at_zero: bool) -> None:
         super().__init__()
         self.geometry = geometry
-        self.project = nn.Linear(dim, geometry.patch_numbers)
+        self.project = (ZeroLinear if starts_at_zero else nn.Linear)(dim, geometry.patch_numbers)
 
     def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
         """(B, R, S, C), float32."""
@@ -106,7 +114,9 @@ class PlaneTransformer(nn.Module):
             for _ in range(config.plane_layers)
         )
         self.norm = nn.LayerNorm(config.dim, eps=CROSS_SELF_EPS)
-        self.heads = nn.ModuleList(PlaneHead(each, config.dim) for each in self.latent.planes)
+        self.heads = nn.ModuleList(
+            PlaneHead(each, config.dim, config.linear_path) for each in self.latent.planes
+        )
 
     def forward(
         self, features_BMD: torch.Tensor, key_mask_BM: torch.Tensor | None = None
@@ -120,7 +130,8 @@ class PlaneTransformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Video to planes: the ViT's features, read by the plane tokens."""
+    """Video to planes: the ViT's features, read by the plane tokens, and what the linear path adds
+    to them if there is one."""
 
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
@@ -128,10 +139,18 @@ class Encoder(nn.Module):
         self.legacy_padding = config.legacy_padding
         self.video = VideoViT(config)
         self.planes = PlaneTransformer(config)
+        self.linear = LinearEncoder(config) if config.linear_path else None
 
     def forward(self, video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor | None = None) -> Planes:
         """`video` is uint8, or float in [-1, 1], with padding already overwritten; `is_real_BT`
         marks the frames that are not padding. A tubelet with any real frame is attended to."""
+        planes = self._transformed(video_BTHW3, is_real_BT)
+        if self.linear is None:
+            return planes
+        linear = self.linear(video_BTHW3, is_real_BT)
+        return planes._make(plane + added for plane, added in zip(planes, linear))
+
+    def _transformed(self, video_BTHW3: torch.Tensor, is_real_BT: torch.Tensor | None) -> Planes:
         if is_real_BT is None:
             return self.planes(self.video(video_BTHW3))
         if self.legacy_padding:

@@ -71,6 +71,15 @@ class MLP(nn.Module):
         return self.down(self.act(self.up(tokens_BLD)))
 
 
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
 class ViTBlock(nn.Module):
     """Self-attention and MLP, each added to what it reads through a LayerNorm."""
 

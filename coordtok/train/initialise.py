@@ -1,9 +1,11 @@
-"""Start from given weights (`train.init_from`): an export, a checkpoint, or a run's newest one.
+"""Start from given weights: those of an export, a checkpoint or a run's newest one
+(`train.init_from`), or those that the data decides.
 
 The fp32 values go into the optimiser's masters themselves. Loading them into the model before the
 engine is built would round them to the precision that computes.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,17 +35,24 @@ class Weights(NamedTuple):
 
 def initialise_from(engine: Any, path: str) -> None:
     """Replace the weights of a fresh engine by those at `path`; all ranks call it together."""
+
+    def read() -> dict[str, torch.Tensor]:
+        found = read_weights(path)
+        _check_same_model(found, engine.module.config, Masters(engine).shapes, path)
+        return found.tensors
+
+    initialise_with(engine, read)
+
+
+def initialise_with(engine: Any, read: Callable[[], dict[str, torch.Tensor]]) -> None:
+    """Replace those weights of a fresh engine that `read` gives on rank 0, by parameter name and
+    whole, in fp32; all ranks call it together."""
     masters = Masters(engine)
     weights: dict[str, torch.Tensor] = {}
-
-    def read() -> None:
-        found = read_weights(path)
-        _check_same_model(found, engine.module.config, masters.shapes, path)
-        weights.update(found.tensors)
-
-    distributed.run_on_main(read)
-    for name, shape in masters.shapes.items():
-        masters.write(name, distributed.broadcast_tensor(weights.pop(name, None), shape))
+    distributed.run_on_main(lambda: weights.update(read()))
+    for name in distributed.broadcast(list(weights)):
+        value = distributed.broadcast_tensor(weights.pop(name, None), masters.shapes[name])
+        masters.write(name, value)
 
 
 def read_weights(path: str) -> Weights:

@@ -18,7 +18,7 @@ from coordtok.train.checkpoint import TrainState, load_engine, read_state
 from coordtok.train.checkpoint_folder import rewind
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_batch
-from coordtok.train.initialise import initialise_from
+from coordtok.train.initialise import initialise_from, initialise_with
 from coordtok.train.loop import Progress, Trainer
 from coordtok.train.monitor import Monitor
 from coordtok.train.next_steps import next_steps
@@ -190,7 +190,8 @@ def _engine(
     checkpoint: Any,
     state: TrainState | None,
 ) -> tuple[Any, EMA | None]:
-    """The engine and its average, with the checkpoint's weights, or those of `train.init_from`."""
+    """The engine and its average, with the checkpoint's weights, those of `train.init_from`, or
+    fresh ones."""
     universal = state is not None and (state.world_size, state.zero_stage, state.precision) != (
         distributed.world_size(),
         sharding.stage,
@@ -205,6 +206,8 @@ def _engine(
         _compare_forward(task.forward_check(engine), state, sharding)
     elif run.train.init_from is not None:
         initialise_from(engine, run.train.init_from)
+    else:
+        initialise_with(engine, task.fitted_weights)
     ema = EMA(engine, run.ema) if run.ema.decay else None
     if ema is not None and state is not None:
         ema.load(checkpoint)

@@ -105,6 +105,9 @@ class GeneratorTask:
         model.set_activation_checkpointing(self.run.train.activation_checkpointing)
         return model
 
+    def fitted_weights(self) -> dict[str, torch.Tensor]:
+        return {}
+
     def reader(self) -> LatentReader:
         return LatentReader(self.spec, self.model.classes or None)
 

@@ -70,6 +70,11 @@ class Task(Protocol):
 
     def build_model(self) -> nn.Module: ...
 
+    def fitted_weights(self) -> dict[str, torch.Tensor]:
+        """Weights that the data decides before the first step, by parameter name; asked of one
+        rank, and none by default."""
+        ...
+
     def reader(self) -> SampleReader: ...
 
     def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:

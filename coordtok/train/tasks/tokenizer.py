@@ -29,8 +29,10 @@ from coordtok.geometry.patches import gather, unpatchify, write
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perceptual
 from coordtok.losses.reconstruction import mse_per_clip
+from coordtok.models.linear_path import fit
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerSettings
+from coordtok.train.tasks.clips_to_fit import clips_to_fit
 from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8
@@ -52,10 +54,18 @@ class TokenizerTask:
     usage = USAGE
     headline = Headline("psnr", "PSNR {:.2f} dB")
 
-    def __init__(self, run: RunConfig, model: TokenizerModelConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: RunConfig,
+        model: TokenizerModelConfig,
+        device: torch.device,
+        datasets: Sequence[OpenedShards] = (),
+    ) -> None:
+        """datasets: whose clips the linear path is fitted to, where there is one."""
         self.run = run
         self.model = model
         self.device = device
+        self._datasets = datasets
         self.facts: dict[str, Any] = {}
         self.grid = PatchGrid(model.video_size, model.decoder_patch)
         if run.train.points > self.grid.count and not run.train.replacement:
@@ -77,7 +87,7 @@ class TokenizerTask:
     ) -> "TokenizerTask":
         """It needs no facts, and of the datasets nothing but their clips."""
         assert isinstance(run.model, TokenizerModelConfig)
-        return cls(run, run.model, device)
+        return cls(run, run.model, device, datasets)
 
     @classmethod
     def export_settings(cls, run: RunConfig, facts: dict[str, Any]) -> TokenizerSettings:
@@ -99,6 +109,11 @@ class TokenizerTask:
         model.points_per_pass = self.run.train.points
         model.set_activation_checkpointing(self.run.train.activation_checkpointing)
         return model
+
+    def fitted_weights(self) -> dict[str, torch.Tensor]:
+        if not self.model.linear_path:
+            return {}
+        return fit(self.model, clips_to_fit(self._datasets, self.reader(), self.run.seed))
 
     def reader(self) -> VideoWindows:
         return VideoWindows(*self.model.video_size)

@@ -1,0 +1,133 @@
+"""The linear path: a codec in the shape of the planes, whole from the first step on.
+
+Videos are T frames of H rows and W columns of 3 colours; N are patches.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from coordtok.config.schema import TokenizerModelConfig
+from coordtok.errors import ConfigError
+from coordtok.geometry.pixels import from_uint8
+from coordtok.models.linear_path import cell_size, cut, fit, uncut
+from coordtok.models.tokenizer import CoordTok
+from tests.support.tiny import TINY
+
+CONFIG = replace(TINY, linear_path=True, plane_size=(4, 4, 3), plane_patch=(2, 2, 1))
+DEEP = replace(CONFIG, decoder_patch=(2, 4, 8))
+
+
+def moving(clips: int, seed: int = 0) -> torch.Tensor:
+    """Waves that travel, (B, T, H, W, 3) uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    speed, phase = torch.randn(2, clips, 1, 1, 1, 3, generator=generator)
+    t, y, x = (torch.arange(size)[..., None] for size in CONFIG.video_size)
+    row = 0.3 * y[None, None, :, None] + speed * t[None, :, None, None] + phase
+    video = 127 + 60 * row.sin() + 50 * (0.2 * x[None, None, None] - phase).cos()
+    return video.round().clamp(0, 255).to(torch.uint8)
+
+
+def fitted(config: TokenizerModelConfig, clips: int = 60) -> CoordTok:
+    torch.manual_seed(0)
+    model = CoordTok(config).eval()
+    model.load_state_dict(fit(config, moving(clips)), strict=False)
+    return model
+
+
+def error(model: CoordTok, video: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float((model.decode(model.encode(video)) - from_uint8(video)).square().mean())
+
+
+def test_cells_share_the_video_among_the_nodes_of_a_plane() -> None:
+    video = torch.arange(2 * 8 * 16 * 24 * 3).view(2, 8, 16, 24, 3)
+    shapes = [cell_size(plane, CONFIG.video_size) for plane in CONFIG.latent.planes]
+    assert shapes == [(8, 4, 8), (2, 4, 24), (2, 16, 8)]
+    for plane, cell in zip(CONFIG.latent.planes, shapes):
+        cells = cut(video, cell)
+        assert cells.shape[1] == plane.size[0] * plane.size[1]
+        assert torch.equal(uncut(cells, cell, CONFIG.video_size), video)
+    assert torch.equal(cut(video, shapes[0])[0, 4].view(8, 4, 8, 3), video[0, :, 4:8, 8:16])
+
+
+@pytest.mark.parametrize("config", [CONFIG, DEEP])
+def test_a_fitted_model_is_a_linear_codec_at_its_first_step(config: TokenizerModelConfig) -> None:
+    """What is decoded is the mean colour and each plane's coefficients times its components."""
+    model, video = fitted(config), moving(2, seed=1)
+    weights = model.state_dict()
+    expected = rest = from_uint8(video) - weights["encoder.linear.mean"]
+    expected = torch.zeros_like(rest) + weights["encoder.linear.mean"]
+    for number, plane in enumerate(config.latent.planes):
+        cell = cell_size(plane, config.video_size)
+        cells = cut(rest, cell)
+        analysis = weights[f"encoder.linear.cells.{number}.analysis"]
+        basis = analysis / analysis.norm(dim=1, keepdim=True)
+        part = uncut(cells @ basis.T @ basis, cell, config.video_size)
+        expected, rest = expected + part, rest - part
+    with torch.no_grad():
+        planes = model.encode(video)
+        torch.testing.assert_close(model.decode(planes), expected, atol=2e-5, rtol=0)
+        assert all(plane.std() < 5 for plane in planes)
+
+
+def test_it_fits_other_videos_of_the_kind_and_better_with_more_channels() -> None:
+    other = moving(4, seed=1)
+    errors = [error(fitted(replace(CONFIG, plane_channels=n)), other) for n in (1, 4, 12)]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+def test_the_same_clips_fit_the_same_values() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    first, second = (fit(CONFIG, moving(20)) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_every_fitted_weight_is_one_of_the_model_and_is_trained() -> None:
+    model = CoordTok(CONFIG)
+    weights = fit(CONFIG, moving(20))
+    model.load_state_dict(weights, strict=False)
+    parameters = dict(model.named_parameters())
+    assert {name: value.shape for name, value in weights.items()} == {
+        name: value.shape for name, value in parameters.items() if ".linear." in name
+    }
+    index = torch.zeros(1, 3, 3, dtype=torch.int64)
+    index[0, :, 0] = torch.tensor([0, 3, 7])
+    model(moving(1), index).square().mean().backward()
+    assert all(parameters[name].grad.abs().sum() > 0 for name in weights)
+
+
+def test_padding_has_no_influence() -> None:
+    model, video = fitted(CONFIG), moving(1, seed=1)
+    other = video.clone()
+    other[:, 5:] = 200
+    with torch.no_grad():
+        for a, b in zip(model.encode(video, [5]), model.encode(other, [5])):
+            assert torch.equal(a, b)
+
+
+def test_between_frames_it_is_between_their_pixels() -> None:
+    model = fitted(CONFIG)
+    with torch.no_grad():
+        planes = model.encode(moving(1, seed=1))
+        frames, between = model.decode(planes, frames=[2, 3]), model.decode(planes, times=[2.25])
+    torch.testing.assert_close(between[:, 0], torch.lerp(*frames.unbind(1), 0.25))
+
+
+def test_planes_that_patches_do_not_fit_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"the video is 24 along x, which model.plane_size 5 does"
+    ):
+        replace(CONFIG, plane_size=(4, 4, 5), plane_patch=(1, 1, 1))
+    with pytest.raises(
+        ConfigError, match=r"2 nodes along y, 8 pixels .* model.decoder_patch is 16"
+    ):
+        replace(CONFIG, plane_size=(4, 2, 3), plane_patch=(2, 1, 1), decoder_patch=(1, 16, 8))
+
+
+def test_too_few_clips_are_refused() -> None:
+    with pytest.raises(ConfigError, match="the training clips have 12 cells for plane xy"):
+        fit(replace(CONFIG, plane_channels=13), moving(1))

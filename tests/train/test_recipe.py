@@ -1,0 +1,65 @@
+"""The recipe in training: a fitted linear path, a schedule that ends in a line, a young average."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coordtok.train.export import export_checkpoint
+from tests.support.runs import Run
+from tests.train.test_resume import kill_at_random
+
+NewRun = Callable[..., Run]
+RECIPE = {
+    "model": {"linear_path": True},
+    "optim": {"schedule": "wsd", "warmup_steps": 2, "decay_steps": 3},
+    "ema": {"decay": 0.9, "warmup": True},
+}
+
+
+def test_the_first_step_begins_with_a_codec(new_run: NewRun) -> None:
+    """Noise that gets brighter is more than half explained by its brightness."""
+    plain, recipe = new_run("plain"), new_run("recipe", **RECIPE)
+    plain()
+    recipe()
+    assert recipe.losses()[1] < 0.5 * plain.losses()[1]
+
+
+def test_one_and_two_ranks_train_alike(new_run: NewRun) -> None:
+    one, two = new_run("one", **RECIPE), new_run("two", **RECIPE)
+    one("train.steps=20")
+    two("train.steps=20", ranks=2)
+    assert two.losses() == pytest.approx(one.losses(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["zero3_fp32", *(pytest.param(f"zero{n}", marks=pytest.mark.slow) for n in (1, 2, 3))]
+)
+def test_resume_is_bit_for_bit(new_run: NewRun, name: str) -> None:
+    json = f"ds_configs/{name}.json"
+    run = new_run(train={"save_every": 3, "eval_every": 3}, **RECIPE)
+    run(json=json)
+    losses, psnrs = run.losses(), run.lines("val_psnr")
+    run("--resume", str(run.folder / "checkpoints/step_00000003"), json=json)
+    assert run.losses() == losses
+    assert run.lines("val_psnr") == psnrs
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun) -> None:
+    sections = {**RECIPE, "train": {"save_every": 5, "eval_every": 50, "keep_last": 2}}
+    whole, killed = new_run("whole", **sections), new_run("killed", **sections)
+    whole("train.steps=120", ranks=2)
+    kill_at_random(killed, kills=2, steps=120, ranks=2)
+    killed("train.steps=120", ranks=2)
+    assert killed.losses() == whole.losses()
+
+
+def test_given_weights_are_kept_as_they_are(new_run: NewRun, tmp_path: Path) -> None:
+    """`train.init_from` takes the linear path too, instead of fitting one: a first step at almost
+    no rate begins where the other run ended."""
+    first, second = new_run("first", **RECIPE), new_run("second", **RECIPE)
+    first("train.steps=40")
+    export_checkpoint(str(first.folder), tmp_path / "export", "raw")
+    second(f"train.init_from={tmp_path / 'export'}")
+    assert second.losses()[1] < 0.9 * first.losses()[1]
