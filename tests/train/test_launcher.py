@@ -84,15 +84,24 @@ def test_two_runs_cannot_share_a_folder(new_run: NewRun) -> None:
     assert first.wait() == [0]
 
 
-def test_no_compiler_is_needed(new_run: NewRun) -> None:
+def test_no_compiler_is_started(new_run: NewRun, tmp_path: Path) -> None:
+    """DeepSpeed's extensions take minutes, and a killed run leaves their compiler and a lock."""
+    compilers, extensions, notes = (tmp_path / name for name in ("bin", "extensions", "notes"))
+    compilers.mkdir()
+    for name in ("cc", "c++", "gcc", "g++", "ninja"):
+        (compilers / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {notes}\nexit 1\n')
+        (compilers / name).chmod(0o755)
     run = new_run()
     for json in ("zero3.json", "zero3_offload.json"):
         started = run.start(
             "--resume", "auto", f"run_dir={run.folder}/{json}", json=f"ds_configs/{json}",
-            PATH=str(BIN), CC="/none", CXX="/none",
+            PATH=f"{compilers}:{BIN}",
+            TORCH_EXTENSIONS_DIR=str(extensions), DS_PIN_MEMORY_BACKEND="native",
         )  # fmt: skip
         assert started.wait() == [0], started.output
         assert "Traceback" not in started.output
+        assert not notes.exists(), notes.read_text()
+        assert not extensions.exists()
 
 
 def test_a_wandb_run_without_a_login_is_offline_and_never_waits(new_run: NewRun) -> None:
