@@ -44,7 +44,7 @@ class Claim:
 
     def check(self) -> tuple[bool, dict[str, Any] | None]:
         """Whether the folder was begun with these settings, and its summary where it is complete;
-        an empty one is claimed by nobody. What a killed command left half-written is removed.
+        an empty one is not claimed. What a killed command left half-written is removed.
 
         Raises:
             ConfigError: it was begun with other settings.
