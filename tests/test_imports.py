@@ -19,6 +19,7 @@ ROOMS = (
     "coordtok.geometry",
     "coordtok.config",
     "coordtok.cli",
+    "coordtok.scaling",
     "coordtok.ops",
     "coordtok.losses",
     "coordtok.diffusion",
@@ -57,6 +58,7 @@ UNREACHED = {
     "coordtok.inference": {"deepspeed", "coordtok.evaluation", "coordtok.train"},
     "coordtok.evaluation": {"deepspeed", "coordtok.train"},
     "coordtok.cli": {"torch"},
+    "coordtok.scaling": {"torch"},
     "data_prep": {"torch"},
 }
 """What a room, or a file, never imports, not even through others."""

@@ -136,12 +136,17 @@ def new_run(tmp_path: Path, shards: str, val_shards: str) -> Iterator[Callable[.
             ranks.signal(signal.SIGKILL)
 
 
-def wait_for_step(run: Run, step: int, timeout: float = 600) -> None:
-    """Wait until the run has logged `step`."""
+def wait_for(condition: Callable[[], bool], timeout: float = 600) -> None:
     deadline = time.monotonic() + timeout
-    while not (run.folder / "metrics.jsonl").exists() or max(run.losses(), default=0) < step:
+    while not condition():
         assert time.monotonic() < deadline, "the run did not get to work"
         time.sleep(0.1)
+
+
+def wait_for_step(run: Run, step: int) -> None:
+    """Wait until the run has logged `step`."""
+    metrics = run.folder / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and max(run.losses(), default=0) >= step)
 
 
 def checkpoint_step(run: Run) -> int:

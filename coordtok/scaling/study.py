@@ -1,0 +1,154 @@
+"""A study: configs x seeds under equal compute, each an ordinary training run.
+
+folder: studies/recipe              # where the runs and the table go
+deepspeed: ds_configs/zero3_fp32.json
+budget: 1.0e15                      # FLOPs of a run, forward, backward and optimiser
+seeds: [0, 1, 2]
+common: [data.shards=shards/shots/train, data.val_shards=shards/shots/val]
+runs:
+  - {name: paper, config: tokenizer_shots_paper}
+  - {name: recipe, config: tokenizer_shots, set: [optim.lr=1e-3]}
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordtok.config.load import build, load_config, read_yaml, to_yaml
+from coordtok.config.schema import RunConfig
+from coordtok.errors import ConfigError
+from coordtok.scaling.flops import training_step_flops
+
+FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1)
+"""Parts of the budget at which held-out scores are compared."""
+_EVALUATIONS = 8
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the configs that are compared."""
+
+    name: str
+    config: str
+    """A preset or a YAML file."""
+    set: tuple[str, ...] = ()
+    """Overrides, key.path=value."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"runs has the name {self.name!r}; use letters, digits, '.', '_' and '-', because "
+                "it names a folder"
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file says."""
+
+    folder: str
+    runs: tuple[Candidate, ...]
+    deepspeed: str
+    budget: float | None = None
+    """FLOPs of each run, which decide its number of steps; null keeps each config's train.steps."""
+    seeds: tuple[int, ...] = (0,)
+    common: tuple[str, ...] = ()
+    """Overrides for all runs."""
+
+    def __post_init__(self) -> None:
+        names = [candidate.name for candidate in self.runs]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"runs are {names}; name at least one, and each of them differently")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds are {list(self.seeds)}; give different numbers from 0 on")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise ConfigError(f"budget is {self.budget}; give FLOPs above 0, or null")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One training run of a study."""
+
+    name: str
+    seed: int
+    config: RunConfig
+    deepspeed: str
+    flops_per_step: float
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.run_dir)
+
+    @property
+    def flops(self) -> float:
+        return self.flops_per_step * self.config.train.steps
+
+    @property
+    def config_file(self) -> Path:
+        """The YAML that the run is started with."""
+        return self.folder.with_suffix(".yaml")
+
+    def command(self) -> list[str]:
+        """What anybody would type for this run."""
+        return [
+            "deepspeed", "scripts/train.py", "--deepspeed", self.deepspeed,
+            "--config", str(self.config_file),
+        ]  # fmt: skip
+
+
+def load_study(path: str) -> Study:
+    """Read a study file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or keys and values that make no study.
+    """
+    return build(Study, read_yaml(path))
+
+
+def study_runs(study: Study) -> list[StudyRun]:
+    """All runs of a study, seed by seed, so that every config has a result early.
+
+    Raises:
+        ConfigError: a config that cannot be trained, or a budget too small for its evaluations.
+    """
+    return [_run(study, candidate, seed) for seed in study.seeds for candidate in study.runs]
+
+
+def write_configs(runs: list[StudyRun]) -> None:
+    """Write the YAML of each run beside its folder.
+
+    Raises:
+        ConfigError: a run was begun with another config.
+    """
+    for run in runs:
+        text = to_yaml(run.config)
+        if run.config_file.exists() and run.config_file.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{run.config_file} is of another study than this one; choose another folder, or "
+                "delete that run"
+            )
+        run.config_file.parent.mkdir(parents=True, exist_ok=True)
+        run.config_file.write_text(text, encoding="utf-8")
+
+
+def _run(study: Study, candidate: Candidate, seed: int) -> StudyRun:
+    folder = Path(study.folder) / f"{candidate.name}-{seed}"
+    own = [f"seed={seed}", f"run_dir={folder}"]
+    given = load_config(candidate.config, [*study.common, *candidate.set, *own])
+    cost = training_step_flops(given).total
+    steps = given.train.steps
+    if study.budget is not None:
+        steps = round(study.budget / cost / _EVALUATIONS) * _EVALUATIONS
+    if steps < _EVALUATIONS:
+        raise ConfigError(
+            f"run {candidate.name} has {steps} steps of {cost:.3g} FLOPs, fewer than its "
+            f"{_EVALUATIONS} evaluations; raise budget"
+        )
+    every = max(1, steps // _EVALUATIONS)
+    lengths = [f"train.{key}" for key in (f"steps={steps}", f"eval_every={every}")]
+    config = load_config(
+        candidate.config,
+        [*study.common, *candidate.set, *own, *lengths, f"train.save_every={every}"],
+    )
+    return StudyRun(candidate.name, seed, config, study.deepspeed, cost)

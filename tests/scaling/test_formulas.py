@@ -1,0 +1,101 @@
+"""Parameters and FLOPs by formula are those of the models that are built and run."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from coordtok.config.load import load_config, preset_names
+from coordtok.config.schema import ModelConfig, RunConfig
+from coordtok.geometry.planes import unpack
+from coordtok.models.dit import TriplaneDiT
+from coordtok.models.tokenizer import CoordTok
+from coordtok.scaling.flops import attention, clip_flops, linear, training_step_flops
+from coordtok.scaling.parameters import parameters
+
+LINEAR_PATH = ["model.plane_size=[8,8,8]", "model.plane_patch=[4,4,4]", "model.linear_path=true"]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_parameters_are_those_of_the_built_model(name: str) -> None:
+    config = load_config(name).model
+    with torch.device("meta"):
+        model = build_model(config)
+    assert sum(parameters(config).values()) == sum(each.numel() for each in model.parameters())
+
+
+def test_the_linear_path_counts() -> None:
+    config = load_config("quickstart", LINEAR_PATH).model
+    with torch.device("meta"):
+        model = build_model(config)
+    found = {name: each.numel() for name, each in model.named_parameters() if ".linear." in name}
+    assert parameters(config)["linear path"] == sum(found.values())
+    assert sum(parameters(config).values()) == sum(each.numel() for each in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [("quickstart", []), ("quickstart", LINEAR_PATH), ("tokenizer_tiny", []), ("dit_tiny", [])],
+)
+def test_operations_are_those_that_torch_counts(name: str, overrides: list[str]) -> None:
+    """Within 1 %. Attention runs as plain products here, which torch counts on a CPU: backward it
+    makes four for two and not five, so that half a product is taken off for each."""
+    run = load_config(name, overrides)
+    with FlopCounterMode(display=False) as forward, sdpa_kernel(SDPBackend.MATH):
+        result = _run_model(run)
+    with FlopCounterMode(display=False) as backward, sdpa_kernel(SDPBackend.MATH):
+        result.square().mean().backward()
+    parts = clip_flops(run).values()
+    assert sum(part.forward for part in parts) == pytest.approx(forward.get_total_flops(), rel=0.01)
+    recomputed = 0.5 * sum(_attention(run))
+    expected = sum(part.backward for part in parts) - recomputed
+    assert expected == pytest.approx(backward.get_total_flops(), rel=0.01)
+
+
+def test_a_step_is_all_clips_and_what_is_recomputed_and_the_update() -> None:
+    run = load_config("tokenizer_tiny")
+    plain = training_step_flops(run)
+    twice = training_step_flops(replace(run, train=replace(run.train, global_batch=16)))
+    assert twice.forward == 2 * plain.forward
+    assert twice.optimizer == plain.optimizer == 14 * sum(parameters(run.model).values())
+    recomputing = load_config("tokenizer_tiny", ["train.activation_checkpointing=true"])
+    assert 0.5 * plain.forward < training_step_flops(recomputing).recomputed < plain.forward
+
+
+def test_products_count_twice_and_backward_twice_more() -> None:
+    assert linear(3, 4, 5).forward == 2 * 3 * 4 * 5
+    assert linear(3, 4, 5).backward == 2 * linear(3, 4, 5).forward
+    assert linear(3, 4, 5, input_gradient=False).backward == linear(3, 4, 5).forward
+    assert attention(3, 7, 8).forward == 2 * (2 * 3 * 7 * 8)
+
+
+def build_model(config: ModelConfig) -> CoordTok | TriplaneDiT:
+    return CoordTok(config) if config.name == "coordtok" else TriplaneDiT(config)
+
+
+def _run_model(run: RunConfig) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = build_model(run.model)
+    if isinstance(model, TriplaneDiT):
+        planes = unpack(torch.randn(1, run.model.latent.numbers), run.model.latent)
+        return torch.cat([each.flatten() for each in model(planes, torch.rand(1))])
+    video = torch.zeros((1, *run.model.video_size, 3), dtype=torch.uint8)
+    return model(video, torch.zeros((1, run.train.points, 3), dtype=torch.int64))
+
+
+def _attention(run: RunConfig) -> list[float]:
+    """Forward operations of every attention of a clip."""
+    model = run.model
+    if model.name == "dit":
+        tokens = sum(model.latent.tokens)
+        return [model.layers * attention(tokens, tokens, model.dim).forward]
+    frames, height, width = (a // b for a, b in zip(model.video_size, model.video_patch))
+    memory, tokens = frames * height * width, sum(model.latent.tokens)
+    pairs = [
+        (model.video_layers, memory + 1, memory + 1),
+        (model.plane_layers, tokens, memory + tokens),
+        (model.decoder_layers, run.train.points, run.train.points),
+    ]
+    return [layers * attention(q, k, model.dim).forward for layers, q, k in pairs]
