@@ -1,6 +1,7 @@
 # make train      a fresh machine to a trained tiny tokenizer: environment, sample shards, training
 # make generate   from there to sampled videos: latents, a tiny generator, mp4 files
-# make test       environment, the default CPU test suite      make test-slow: the longer checks
+# make test       environment, the default CPU test suite: every guarantee once, within five minutes
+# make test-slow  repetitions, more ranks and larger sizes
 # make check      lint, types, tests
 PYTHON ?= python3
 VENV ?= .venv

@@ -144,7 +144,6 @@ def test_changed_optimiser_settings_take_effect(new_run: NewRun) -> None:
     assert same.losses()[4] != changed.losses()[4]
 
 
-@pytest.mark.slow
 def test_precision_may_change_and_recomputing_changes_nothing(new_run: NewRun) -> None:
     run, plain = new_run("run"), new_run("plain")
     plain("train.steps=3")
