@@ -96,7 +96,7 @@ def test_no_compiler_is_started(new_run: NewRun, tmp_path: Path) -> None:
         started = run.start(
             "--resume", "auto", f"run_dir={run.folder}/{json}", json=f"ds_configs/{json}",
             PATH=f"{compilers}:{BIN}",
-            TORCH_EXTENSIONS_DIR=str(extensions), DS_PIN_MEMORY_BACKEND="native",
+            TORCH_EXTENSIONS_DIR=str(extensions), DS_PIN_MEMORY_BACKEND="native", fresh=True,
         )  # fmt: skip
         assert started.wait() == [0], started.output
         assert "Traceback" not in started.output
