@@ -48,6 +48,10 @@ def test_the_readme_is_short_and_begins_with_a_command() -> None:
     assert "make train" in commands(README)[0]
 
 
+def test_the_readme_links_every_page() -> None:
+    assert set(re.findall(r"\]\((docs/\w+\.md)\)", README)) == PAGES.keys() - {"README.md"}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command, comments=True)
