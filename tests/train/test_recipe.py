@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from coordtok.train.export import export_checkpoint
-from tests.support.runs import Run
-from tests.train.test_resume import kill_at_random
+from tests.support.runs import Run, kill_at_random
 
 NewRun = Callable[..., Run]
 RECIPE = {
@@ -50,7 +49,7 @@ def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun) -> None:
     sections = {**RECIPE, "train": {"save_every": 5, "eval_every": 50, "keep_last": 2}}
     whole, killed = new_run("whole", **sections), new_run("killed", **sections)
     whole("train.steps=120", ranks=2)
-    kill_at_random(killed, kills=2, steps=120, ranks=2)
+    kill_at_random(killed, kills=2, steps=120, ranks=2, seed=2)
     killed("train.steps=120", ranks=2)
     assert killed.losses() == whole.losses()
 
