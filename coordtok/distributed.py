@@ -7,7 +7,7 @@ identity, so that a script under plain `python` is the same code.
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -110,6 +110,24 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+def sum_each_on(values: Sequence[torch.Tensor], owners: Sequence[int]) -> None:
+    """Add every rank's tensors up, each in place on the rank that `owners` names for it; what the
+    other ranks' tensors hold after that is undefined."""
+    if world_size() > 1:
+        _wait(dist.reduce(value, owner, async_op=True) for value, owner in zip(values, owners))
+
+
+def broadcast_each_from(values: Sequence[torch.Tensor], owners: Sequence[int]) -> None:
+    """Each tensor, in place, as the rank has it that `owners` names for it."""
+    if world_size() > 1:
+        _wait(dist.broadcast(value, owner, async_op=True) for value, owner in zip(values, owners))
+
+
+def _wait(started: Iterable[Any]) -> None:
+    for work in list(started):
+        work.wait()
 
 
 def raise_together(error: UserError | None) -> None:

@@ -71,6 +71,11 @@ class TokenizerModelConfig:
     """Layers of the encoder's cross-self transformer, whose queries become the planes."""
     decoder_layers: int = 24
     """Layers of the decoder's transformer over the queried coordinates."""
+    plane_start: Literal["learned", "pooled"] = "learned"
+    """What the encoder's query tokens are at first: learned, or the video's features averaged over
+    the axis that their plane lacks, for which they must lie on the grid of video tokens."""
+    zero_init: bool = False
+    """Start every block, and the pixels, by adding nothing."""
     linear_path: bool = False
     """Add a linear codec to the planes and to what is decoded of them, fitted to training clips
     before the first step (docs/recipe.md)."""
@@ -105,6 +110,20 @@ class TokenizerModelConfig:
         )
         if self.linear_path:
             self._check_linear_path()
+        if self.plane_start == "pooled":
+            self._check_pooled_start()
+
+    def _check_pooled_start(self) -> None:
+        for axis, pixels, tubelet, nodes, patch in zip(
+            AXES, self.video_size, self.video_patch, self.plane_size, self.plane_patch
+        ):
+            tokens, tubelets = nodes // patch, pixels // tubelet
+            _require(
+                tokens == tubelets,
+                f"model.plane_patch makes {tokens} query tokens along {axis} where "
+                f"model.video_patch makes {tubelets} video tokens; with model.plane_start=pooled "
+                "they must be as many",
+            )
 
     def _check_linear_path(self) -> None:
         """Behind each node of a plane lie whole pixels and whole decoder patches."""
@@ -295,8 +314,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW (docs/method.md, "Training")."""
+    """AdamW (docs/method.md, "Training"), or Muon for matrices beside it (docs/recipe.md)."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon updates the weight matrices of linear layers by Muon, all else by AdamW."""
+    matrix_lr: float = 0.02
+    """Learning rate of Muon's matrices, which follows the same schedule; one serves all widths."""
     lr: float = 1e-4
     """Learning rate, after the warm-up."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
@@ -319,6 +342,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"optim.lr is {self.lr}; it must be positive")
+        _require(self.matrix_lr > 0, f"optim.matrix_lr is {self.matrix_lr}; it must be positive")
         _require(
             0 <= self.min_lr <= self.lr,
             f"optim.min_lr is {self.min_lr}; it must lie between 0 and optim.lr, which is "

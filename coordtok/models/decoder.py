@@ -14,7 +14,7 @@ from torch import nn
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.planes import Planes, read_at
-from coordtok.models.layers import VIT_EPS, BlockStack, ViTBlock, ZeroLinear
+from coordtok.models.layers import VIT_EPS, BlockStack, ViTBlock, output_linear
 from coordtok.models.linear_path import LinearDecoder
 
 
@@ -41,12 +41,18 @@ class Decoder(nn.Module):
         self.position = nn.Parameter(torch.empty(self.grid.count, config.dim))
         nn.init.normal_(self.position, std=config.dim**-0.5)  # as in the release
         self.blocks = BlockStack(
-            ViTBlock(config.dim, config.heads, config.mlp_ratio, qkv_bias=True)
+            ViTBlock(
+                config.dim,
+                config.heads,
+                config.mlp_ratio,
+                qkv_bias=True,
+                zero_init=config.zero_init,
+            )
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
-        head = ZeroLinear if config.linear_path else nn.Linear
-        self.head = head(config.dim, pt * ph * pw * 3)
+        zero_head = config.zero_init or config.linear_path
+        self.head = output_linear(config.dim, pt * ph * pw * 3, zero_head)
         self.linear = LinearDecoder(config) if config.linear_path else None
 
     def forward(

@@ -3,7 +3,8 @@
     Encoder               which tubelets are padding; the linear path beside the rest
       VideoViT            tubelets to features: their embedding, positions and blocks
       PlaneTransformer    features to planes: positions of the features, blocks, and of each plane
-        PlaneTokens       what its tokens are at first
+        PlaneTokens       what its tokens are at first: learned,
+        PooledTokens      or features of the video
         PlaneHead         what its finished tokens become
 
 Shapes: B batch, T frames, H rows, W columns, L tubelets or tokens of planes, M tubelets that are
@@ -15,7 +16,7 @@ from torch import nn
 
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
-from coordtok.geometry.latent import Plane
+from coordtok.geometry.latent import AXES, Plane
 from coordtok.geometry.patches import patchify
 from coordtok.geometry.pixels import from_uint8
 from coordtok.geometry.planes import Planes, from_patches, planes_of, to_patches
@@ -25,7 +26,7 @@ from coordtok.models.layers import (
     BlockStack,
     CrossSelfBlock,
     ViTBlock,
-    ZeroLinear,
+    output_linear,
 )
 from coordtok.models.legacy import legacy_memory_bias
 from coordtok.models.linear_path import LinearEncoder
@@ -48,7 +49,13 @@ class VideoViT(nn.Module):
         nn.init.trunc_normal_(self.position, std=TABLE_STD)
         nn.init.trunc_normal_(self.class_token, std=TABLE_STD)
         self.blocks = BlockStack(
-            ViTBlock(config.dim, config.heads, config.mlp_ratio, qkv_bias=False)
+            ViTBlock(
+                config.dim,
+                config.heads,
+                config.mlp_ratio,
+                qkv_bias=False,
+                zero_init=config.zero_init,
+            )
             for _ in range(config.video_layers)
         )
         self.norm = nn.LayerNorm(config.dim, eps=VIT_EPS)
@@ -80,18 +87,36 @@ class PlaneTokens(nn.Module):
         nn.init.normal_(self.plane)
         self.embed = nn.Linear(geometry.patch_numbers, dim)
 
-    def forward(self) -> torch.Tensor:
-        """(L, D), row-major."""
-        return self.embed(to_patches(self.plane.unsqueeze(0), self.geometry).squeeze(0))
+    def forward(self, features_BMD: torch.Tensor) -> torch.Tensor:
+        """(B, L, D), row-major: the same of every video."""
+        tokens_1LD = self.embed(to_patches(self.plane.unsqueeze(0), self.geometry))
+        return tokens_1LD.expand(len(features_BMD), -1, -1)
+
+
+class PooledTokens(nn.Module):
+    """Tokens that lie on the grid of tubelets, and start as the mean of the video's features over
+    the axis that the plane lacks."""
+
+    def __init__(self, geometry: Plane, grid: PatchGrid, dim: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.missing = next(n for n, axis in enumerate(AXES, 1) if axis not in geometry.axes)
+        self.position = nn.Parameter(torch.empty(geometry.tokens, dim))
+        nn.init.trunc_normal_(self.position, std=TABLE_STD)
+
+    def forward(self, features_BMD: torch.Tensor) -> torch.Tensor:
+        """(B, L, D), row-major."""
+        features = features_BMD.unflatten(1, self.grid.shape)
+        return features.mean(self.missing).flatten(1, 2) + self.position
 
 
 class PlaneHead(nn.Module):
     """Makes a plane of its finished tokens: each becomes its patch, (row, column, channel)."""
 
-    def __init__(self, geometry: Plane, dim: int, starts_at_zero: bool) -> None:
+    def __init__(self, geometry: Plane, dim: int, zero_init: bool) -> None:
         super().__init__()
         self.geometry = geometry
-        self.project = (ZeroLinear if starts_at_zero else nn.Linear)(dim, geometry.patch_numbers)
+        self.project = output_linear(dim, geometry.patch_numbers, zero_init)
 
     def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
         """(B, R, S, C), float32."""
@@ -104,13 +129,18 @@ class PlaneTransformer(nn.Module):
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
         self.latent = config.latent
-        tubelets = PatchGrid(config.video_size, config.video_patch).count
+        grid = PatchGrid(config.video_size, config.video_patch)
         # Unit scale, as in the release: it joins features that a LayerNorm gave unit scale.
-        self.memory_position = nn.Parameter(torch.empty(tubelets, config.dim))
+        self.memory_position = nn.Parameter(torch.empty(grid.count, config.dim))
         nn.init.normal_(self.memory_position)
-        self.tokens = nn.ModuleList(PlaneTokens(each, config.dim) for each in self.latent.planes)
+        self.tokens = nn.ModuleList(
+            PooledTokens(each, grid, config.dim)
+            if config.plane_start == "pooled"
+            else PlaneTokens(each, config.dim)
+            for each in self.latent.planes
+        )
         self.blocks = BlockStack(
-            CrossSelfBlock(config.dim, config.heads, config.mlp_ratio)
+            CrossSelfBlock(config.dim, config.heads, config.mlp_ratio, config.zero_init)
             for _ in range(config.plane_layers)
         )
         self.norm = nn.LayerNorm(config.dim, eps=CROSS_SELF_EPS)
@@ -121,8 +151,7 @@ class PlaneTransformer(nn.Module):
     def forward(
         self, features_BMD: torch.Tensor, key_mask_BM: torch.Tensor | None = None
     ) -> Planes:
-        starts_LD = torch.cat([tokens() for tokens in self.tokens])
-        tokens_BLD = starts_LD.expand(len(features_BMD), -1, -1)
+        tokens_BLD = torch.cat([tokens(features_BMD) for tokens in self.tokens], dim=1)
         memory_BMD = features_BMD + self.memory_position
         tokens_BLD = self.norm(self.blocks(tokens_BLD, memory_BMD, key_mask_BM))
         parts = tokens_BLD.split(self.latent.tokens, dim=1)

@@ -21,12 +21,36 @@ VIT_EPS = 1e-5
 CROSS_SELF_EPS = 1e-6
 
 
+class FusedLinear(nn.Linear):
+    """Several linear layers of one input and one size as one: its weight is a stack of matrices."""
+
+    def __init__(self, inputs: int, outputs: int, parts: int, bias: bool) -> None:
+        super().__init__(inputs, parts * outputs, bias=bias)
+        self.parts = parts
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+def output_linear(inputs: int, outputs: int, zero_init: bool, bias: bool = True) -> nn.Linear:
+    """The last layer of what is added to something."""
+    return (ZeroLinear if zero_init else nn.Linear)(inputs, outputs, bias=bias)
+
+
 class SelfAttention(nn.Module):
-    def __init__(self, dim: int, heads: int, qkv_bias: bool, out_bias: bool) -> None:
+    def __init__(
+        self, dim: int, heads: int, qkv_bias: bool, out_bias: bool, zero_init: bool = False
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.out = nn.Linear(dim, dim, bias=out_bias)
+        self.qkv = FusedLinear(dim, dim, 3, bias=qkv_bias)
+        self.out = output_linear(dim, dim, zero_init, bias=out_bias)
 
     def forward(
         self, tokens_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
@@ -38,12 +62,12 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Tokens attend to a memory; no biases."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, zero_init: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(dim, dim, bias=False)
-        self.kv = nn.Linear(dim, 2 * dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
+        self.kv = FusedLinear(dim, dim, 2, bias=False)
+        self.out = output_linear(dim, dim, zero_init, bias=False)
 
     def forward(
         self,
@@ -58,37 +82,35 @@ class CrossAttention(nn.Module):
 
 class MLP(nn.Module):
     def __init__(
-        self, dim: int, ratio: float, approximate: Literal["none", "tanh"] = "none"
+        self,
+        dim: int,
+        ratio: float,
+        approximate: Literal["none", "tanh"] = "none",
+        zero_init: bool = False,
     ) -> None:
         """approximate: the GELU's, exact by default."""
         super().__init__()
         hidden = int(dim * ratio)
         self.up = nn.Linear(dim, hidden)
         self.act = nn.GELU(approximate)
-        self.down = nn.Linear(hidden, dim)
+        self.down = output_linear(hidden, dim, zero_init)
 
     def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
         return self.down(self.act(self.up(tokens_BLD)))
 
 
-class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero."""
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-
 class ViTBlock(nn.Module):
     """Self-attention and MLP, each added to what it reads through a LayerNorm."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, qkv_bias: bool) -> None:
+    def __init__(
+        self, dim: int, heads: int, mlp_ratio: float, qkv_bias: bool, zero_init: bool = False
+    ) -> None:
+        """zero_init: start by adding nothing."""
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim, eps=VIT_EPS)
-        self.attention = SelfAttention(dim, heads, qkv_bias=qkv_bias, out_bias=True)
+        self.attention = SelfAttention(dim, heads, qkv_bias, out_bias=True, zero_init=zero_init)
         self.mlp_norm = nn.LayerNorm(dim, eps=VIT_EPS)
-        self.mlp = MLP(dim, mlp_ratio)
+        self.mlp = MLP(dim, mlp_ratio, zero_init=zero_init)
 
     def forward(
         self, tokens_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
@@ -100,14 +122,17 @@ class ViTBlock(nn.Module):
 class CrossSelfBlock(nn.Module):
     """Cross-attention to a memory, self-attention, MLP; attention has no biases."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, zero_init: bool = False) -> None:
+        """zero_init: start by adding nothing."""
         super().__init__()
         self.cross_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
-        self.cross_attention = CrossAttention(dim, heads)
+        self.cross_attention = CrossAttention(dim, heads, zero_init)
         self.self_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
-        self.self_attention = SelfAttention(dim, heads, qkv_bias=False, out_bias=False)
+        self.self_attention = SelfAttention(
+            dim, heads, qkv_bias=False, out_bias=False, zero_init=zero_init
+        )
         self.mlp_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
-        self.mlp = MLP(dim, mlp_ratio)
+        self.mlp = MLP(dim, mlp_ratio, zero_init=zero_init)
 
     def forward(
         self,

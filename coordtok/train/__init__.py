@@ -6,6 +6,7 @@ tasks/                what is particular to a tokenizer and to a generator
 engine                from a DeepSpeed JSON and a config to a DeepSpeed engine
 masters, slices       how DeepSpeed lays out the weights that it trains, and slices of them in files
 optim                 parameter groups, optimiser and learning rate
+muon                  Muon for weight matrices, on weights that lie in slices
 ema                   the moving average of the weights
 checkpoint            everything that decides the next step; checkpoint_folder: which are complete
 resume, initialise    where a run starts: `--resume`, and `train.init_from`

@@ -23,7 +23,8 @@ from torch import nn
 from coordtok import distributed
 from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError, one_line
-from coordtok.train.optim import build_optimizer
+from coordtok.train.masters import Masters
+from coordtok.train.optim import attach_matrices, build_optimizer
 
 STAGES = (1, 2, 3)
 SECTIONS = ("bf16", "fp16", "zero_optimization", "activation_checkpointing", "data_types", "aio")
@@ -178,4 +179,5 @@ def build_engine(
         config=sharding.config,
         dist_init_required=False,
     )
+    attach_matrices(engine.optimizer.optimizer, engine.module, Masters(engine))
     return engine

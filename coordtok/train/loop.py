@@ -27,7 +27,7 @@ from coordtok.train.clock import Clock
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding
 from coordtok.train.monitor import Monitor
-from coordtok.train.optim import learning_rate
+from coordtok.train.optim import learning_rate, set_rate
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.task import Task
@@ -125,8 +125,7 @@ class Trainer:
     ) -> tuple[StepResult, list[tuple[Batch, LoaderState]]]:
         """One update from `clips`; its result, and the clips of the next step."""
         rate = learning_rate(self.run.optim, step, self.run.train.steps)
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.engine.optimizer, rate)
         losses: list[dict[str, torch.Tensor]] = []
         for batch, self.progress.loader in clips:
             if losses:

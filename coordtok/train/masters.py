@@ -20,13 +20,36 @@ import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
 from coordtok import distributed
+from coordtok.errors import ConfigError
 from coordtok.train.slices import Slice
+
+FLAT_TENSORS = (
+    "fp32_partitioned_groups_flat",  # ZeRO 3
+    "single_partition_of_fp32_groups",  # ZeRO 1 and 2
+    "fp32_groups_flat_partition",  # BF16_Optimizer
+)
+"""Where DeepSpeed's optimizers keep the tensors that they hand to torch's."""
+
+
+class Place(NamedTuple):
+    """Where a parameter lies: `values` are its elements from `start` on that this rank owns, a view
+    of the optimiser's flat tensor `partition`; none on a rank that owns nothing."""
+
+    shape: torch.Size
+    partition: int
+    start: int
+    values: torch.Tensor
 
 
 class Masters:
     """The fp32 masters of an engine and the weights that compute, by parameter name."""
 
     def __init__(self, engine: Any) -> None:
+        self._flat = next(
+            getattr(engine.optimizer, name)
+            for name in FLAT_TENSORS
+            if hasattr(engine.optimizer, name)
+        )
         self._layouts: dict[str, _Fragment | _Share] = {
             name: _Share(parameter, engine.optimizer)
             if hasattr(parameter, "ds_id")
@@ -44,6 +67,37 @@ class Masters:
         are offloaded to the host)."""
         owned = {name: layout.master() for name, layout in self._layouts.items()}
         return {name: piece for name, piece in owned.items() if piece is not None}
+
+    def places(self) -> dict[str, Place]:
+        """Where every parameter lies, the same names on all ranks, which call it together.
+
+        Raises:
+            ConfigError: the masters are offloaded, so that views of them are none.
+        """
+        owned = self.slices()
+        own = {name: self._partition(piece.values) for name, piece in owned.items()}
+        everywhere: dict[str, int] = {}
+        for ranks_own in distributed.gather(own):
+            everywhere |= ranks_own
+        nothing = Slice(0, self._flat[0].new_empty(0))
+        return {
+            name: Place(shape, everywhere[name], *owned.get(name, nothing))
+            for name, shape in self.shapes.items()
+        }
+
+    def partition_of(self, flat: torch.Tensor) -> int:
+        """The number of one of the optimiser's flat tensors."""
+        return next(number for number, each in enumerate(self._flat) if each is flat)
+
+    def _partition(self, values: torch.Tensor) -> int:
+        first = values.data_ptr()
+        for number, flat in enumerate(self._flat):
+            if 0 <= first - flat.data_ptr() < flat.numel() * flat.element_size():
+                return number
+        raise ConfigError(
+            "optim.name is muon, which updates no weights that are offloaded; choose a DeepSpeed "
+            "JSON without offload, or optim.name=adamw"
+        )
 
     @torch.no_grad()
     def write(self, name: str, value: torch.Tensor) -> None:

@@ -5,30 +5,71 @@ groups in the order in which they are made here.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from coordtok.config.schema import OptimConfig
+from coordtok.models.layers import FusedLinear
+from coordtok.train.masters import Masters
+from coordtok.train.muon import MatrixSlice, MuonAdamW
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """The groups of a torch optimiser, each parameter in one of them, with each group's settings
-    but for the rate."""
+    """The groups of a torch optimiser, each parameter in one of them, with each group's settings.
+
+    `rate`: a group's learning rate as a share of that of the run.
+    """
     settings = {"betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay}
-    return [{"params": list(model.parameters()), **settings}]
+    rest = {"rate": 1.0, "matrices": False, **settings}
+    if optim.name == "adamw":
+        return [{"params": list(model.parameters()), **rest}]
+    matrices = {id(layer.weight): layer.weight for _, layer in _linear_layers(model)}
+    others = [each for each in model.parameters() if id(each) not in matrices]
+    return [
+        {
+            "params": list(matrices.values()),
+            **settings,
+            "rate": optim.matrix_lr / optim.lr,
+            "matrices": True,
+        },
+        {"params": others, **rest},
+    ]
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW (PAPER: training)."""
-    return torch.optim.AdamW(parameter_groups(model, optim), lr=optim.lr)
+    """AdamW (docs/method.md, "Training"), or Muon beside it: then call `attach_matrices` too."""
+    groups = parameter_groups(model, optim)
+    return (MuonAdamW if optim.name == "muon" else torch.optim.AdamW)(groups, lr=optim.lr)
+
+
+def attach_matrices(optimizer: torch.optim.Optimizer, model: nn.Module, masters: Masters) -> None:
+    """Tell Muon where an engine's weight matrices lie; all ranks call it together."""
+    if not isinstance(optimizer, MuonAdamW):
+        return
+    places = masters.places()
+    slices = {}
+    for name, layer in _linear_layers(model):
+        place = places[f"{name}.weight"]
+        rows, columns = place.shape
+        parts = layer.parts if isinstance(layer, FusedLinear) else 1
+        shape = (parts, rows // parts, columns)
+        slices[name] = MatrixSlice(shape, place.start, place.values, place.partition)
+    optimizer.attach(slices, masters.partition_of)
 
 
 def keep_settings(optimizer: torch.optim.Optimizer, model: nn.Module, optim: OptimConfig) -> None:
     """The run's settings in place of those that came with a checkpoint."""
     for group, wanted in zip(optimizer.param_groups, parameter_groups(model, optim), strict=True):
         group.update({name: value for name, value in wanted.items() if name != "params"})
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
 
 
 def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:
@@ -43,3 +84,10 @@ def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:
         return optim.min_lr + (optim.lr - optim.min_lr) * left
     progress = (step - optim.warmup_steps) / max(steps - optim.warmup_steps, 1)
     return optim.min_lr + (optim.lr - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers whose weights are matrices, by name."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            yield name, module

@@ -61,6 +61,11 @@ def check_same_run(
                 f"{name} is {now_value}, but the checkpoint was trained with {then_value}; "
                 "set it back, or start a new run_dir (train.init_from takes weights alone)"
             )
+    if then["optim"]["name"] != now["optim"]["name"]:
+        raise CheckpointError(
+            f"optim.name is {now['optim']['name']}, but the checkpoint has the state of "
+            f"{then['optim']['name']}; set it back, or take its weights alone with train.init_from"
+        )
     if _identity(state.data) != _identity(data) and not allow_grown_data:
         raise CheckpointError(
             f"the data changed since the checkpoint: {_describe(state.data)} then, "

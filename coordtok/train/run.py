@@ -197,6 +197,12 @@ def _engine(
         sharding.stage,
         sharding.precision,
     )
+    if state is not None and universal and run.optim.name == "muon":
+        raise CheckpointError(
+            f"{checkpoint} is of {state.world_size} ranks, ZeRO {state.zero_stage} and "
+            f"{state.precision}; with optim.name=muon a run goes on only as it was: start it so, "
+            "or take its weights alone with train.init_from"
+        )
     if universal:
         sharding.config["checkpoint"] = {"load_universal": True}
     engine = build_engine(task.build_model, run, sharding)

@@ -11,6 +11,7 @@ from coordtok.geometry.patches import gather, unpatchify
 from coordtok.geometry.pixels import from_uint8
 from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.tokenizer import CoordTok
+from tests.models.conftest import ODD
 
 
 def draw_index(model: CoordTok, *shape: int) -> torch.Tensor:
@@ -30,6 +31,35 @@ def test_shapes_follow_every_axis(model, video) -> None:
     assert [tuple(plane.shape) for plane in planes] == [(2, 4, 6, 4), (2, 8, 4, 4), (2, 8, 6, 4)]
     assert model.decode(planes).shape == video.shape
     assert model.decode_at(planes, draw_index(model, 2, 7)).shape == (2, 7, 2, 4, 8, 3)
+
+
+def test_pooled_tokens_start_as_the_mean_over_the_axis_that_their_plane_lacks(video) -> None:
+    config = dataclasses.replace(
+        ODD, plane_size=(6, 4, 6), plane_patch=(1, 1, 2), plane_start="pooled"
+    )
+    model = CoordTok(config)
+    features = torch.randn(2, 6 * 4 * 3, config.dim)
+    grid = features.unflatten(1, (6, 4, 3))
+    for tokens, mean in zip(
+        model.encoder.planes.tokens, (grid.mean(1), grid.mean(3), grid.mean(2))
+    ):
+        torch.testing.assert_close(tokens(features) - tokens.position, mean.flatten(1, 2))
+    assert [tuple(plane.shape[1:]) for plane in model.encode(video)] == [
+        (4, 6, 4), (6, 4, 4), (6, 6, 4)
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"makes 3 query tokens along t where .* makes 6 video"):
+        dataclasses.replace(config, plane_patch=(2, 1, 2))
+
+
+def test_blocks_that_start_at_zero_hand_on_what_they_are_given(video) -> None:
+    model = CoordTok(dataclasses.replace(ODD, zero_init=True))
+    tokens = torch.randn(2, 5, ODD.dim)
+    assert torch.equal(model.decoder.blocks(tokens), tokens)
+    assert torch.equal(model.encoder.planes.blocks(tokens, tokens), tokens)
+    assert not model(video, draw_index(model, 2, 7)).any()
+    index = draw_index(model, 2, 7)
+    model(video, index).sub(1).square().mean().backward()
+    assert model.decoder.head.weight.grad.abs().sum() > 0
 
 
 def test_bytes_and_floats_are_the_same_video(model, video) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -99,11 +99,34 @@ def start(
     `python` are arguments of the interpreter before the script. A `fresh` process imports all that
     it needs itself; others are forks of one that has.
     """
+    command = [*python, str(ROOT / "scripts" / script), *map(str, arguments)]
+    return _start(command, ranks, cwd, fresh, environment)
+
+
+def call(function: Callable[..., None], *arguments: object, ranks: int) -> None:
+    """Call a function of a test module with `arguments`, which arrive as text, in processes of its
+    own, one for each rank."""
+    module, name = function.__module__, function.__name__
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from coordtok.cli import leave
+from {module} import {name}
+{name}(*sys.argv[1:])
+leave(0)
+"""
+    command = ["-c", code, *map(str, arguments)]
+    started = _start(command, ranks, ROOT, False, {"DS_ACCELERATOR": "cpu"})
+    assert started.wait() == [0] * ranks, started.output
+
+
+def _start(
+    command: Sequence[str], ranks: int, cwd: Path, fresh: bool, environment: dict[str, str]
+) -> Ranks:
     base = {
         **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks), **environment,
     }  # fmt: skip
-    command = [*python, str(ROOT / "scripts" / script), *map(str, arguments)]
     started = Ranks()
     for rank in range(ranks):
         own = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -1,7 +1,6 @@
 """Masters and the weights that compute, by name, however DeepSpeed lays them out over two ranks."""
 
-import multiprocessing
-import os
+from json import dumps, loads
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,11 @@ from torch import nn
 
 from coordtok import distributed
 from coordtok.config.load import load_config
+from coordtok.errors import ConfigError
 from coordtok.train.engine import build_engine, load_sharding
 from coordtok.train.masters import Masters
 from coordtok.train.slices import Slice, fill_slices, write_slices
-from tests.support.ranks import ROOT, free_port
+from tests.support.ranks import ROOT, call
 
 Values = dict[str, torch.Tensor]
 
@@ -28,24 +28,14 @@ Values = dict[str, torch.Tensor]
     ids=["whole", "shares", "shares-alone"],
 )
 def test_values_by_name_reach_masters_and_computing_weights(json: str, zero: dict) -> None:
-    port = str(free_port())
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=check_rank, args=(r, port, json, zero)) for r in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(240)
-    assert [process.exitcode for process in ranks] == [0, 0]
+    call(check_rank, json, dumps(zero), ranks=2)
 
 
-def check_rank(rank: int, port: str, json: str, zero: dict) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", DS_ACCELERATOR="cpu")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, CUDA_VISIBLE_DEVICES="")
+def check_rank(json: str, zero: str) -> None:
     distributed.setup()
     run = load_config("quickstart", ["train.global_batch=2"])
     sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, 2)
-    sharding.config["zero_optimization"].update(zero)
+    sharding.config["zero_optimization"].update(loads(zero))
     engine = build_engine(lambda: nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 7)), run, sharding)
     engine.eval()
     check_masters(engine)
@@ -61,6 +51,7 @@ def check_masters(engine) -> None:
     for name, value in values.items():
         masters.write(name, value)
     check_slices(masters.slices(), values)
+    check_places(masters, values)
     opposite = {name: Slice(start, -held) for name, (start, held) in masters.slices().items()}
     for _ in range(3):  # DeepSpeed keeps small parameters whole from its second pass on
         assert torch.equal(engine(ones()), computed(values))
@@ -68,6 +59,18 @@ def check_masters(engine) -> None:
             assert torch.equal(engine(ones()), computed({n: -value for n, value in values.items()}))
     assert torch.equal(engine(ones()), computed(values))
     check_slices(masters.slices(), values)
+
+
+def check_places(masters: Masters, values: Values) -> None:
+    """Every rank knows where everything lies; offloaded masters lie elsewhere."""
+    places = masters.places()
+    assert {name: place.shape for name, place in places.items()} == masters.shapes
+    assert {place.partition for place in places.values()} == {0}
+    for name, piece in masters.slices().items():
+        assert places[name].start == piece.start
+        assert torch.equal(places[name].values, piece.values)
+    with pytest.raises(ConfigError, match=r"optim.name is muon, which updates no weights that are"):
+        masters._partition(torch.ones(1))
 
 
 def check_slices(slices: dict[str, Slice], values: Values) -> None:
