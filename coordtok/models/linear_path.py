@@ -129,9 +129,32 @@ class CellSynthesis(nn.Module):
         )
         # embedding, because its gradient is the same on every run, unlike that of indexing.
         read_BNC = F.embedding(node_BN, plane_BRSC.float().flatten(0, 2))
-        table_BND = F.embedding(within_BN, self.synthesis.float().flatten(1))
-        table_BNCQ = table_BND.unflatten(-1, self.synthesis.shape[1:])
+        synthesis_KCQ = self.synthesis.float()
+        if read_BNC.device.type == "cpu":
+            return _products_by_place(read_BNC, within_BN, synthesis_KCQ)
+        table_BND = F.embedding(within_BN, synthesis_KCQ.flatten(1))
+        table_BNCQ = table_BND.unflatten(-1, synthesis_KCQ.shape[1:])
         return (read_BNC.unsqueeze(-2) @ table_BNCQ).squeeze(-2)
+
+
+def _products_by_place(
+    read_BNC: torch.Tensor, within_BN: torch.Tensor, synthesis_KCQ: torch.Tensor
+) -> torch.Tensor:
+    """The product of each patch's coefficients with the matrix of its place, (B, N, Q).
+
+    All patches of one place together: a copy of the matrix for each patch, which a GPU hardly
+    notices, takes a CPU several times as long. It would make a GPU wait for the host, which has to
+    know how many patches each place has.
+    """
+    within_M, order_M = within_BN.flatten().sort(stable=True)
+    counts_K = torch.bincount(within_M, minlength=len(synthesis_KCQ))
+    first_K = counts_K.cumsum(0) - counts_K
+    rank_M = torch.arange(len(within_M)) - first_K[within_M]
+    read_MC = read_BNC.flatten(0, 1)
+    grouped = read_MC.new_zeros(len(synthesis_KCQ), int(counts_K.max()), read_MC.shape[1])
+    grouped = grouped.index_put((within_M, rank_M), read_MC[order_M])
+    sorted_MQ = torch.bmm(grouped, synthesis_KCQ)[within_M, rank_M]
+    return torch.empty_like(sorted_MQ).index_put((order_M,), sorted_MQ).view(*within_BN.shape, -1)
 
 
 class LinearDecoder(nn.Module):

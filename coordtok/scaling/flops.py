@@ -12,10 +12,11 @@ from math import prod
 
 from coordtok.config.schema import DiTModelConfig, RunConfig, TokenizerModelConfig
 from coordtok.geometry.latent import LatentShape
-from coordtok.scaling.parameters import TIME_FREQUENCIES, parameters
+from coordtok.scaling.parameters import TIME_FREQUENCIES, matrices, parameters
 
 ADAMW_PER_PARAMETER = 14
 """Operations on each parameter: two moments, their correction, decay and the update."""
+NEWTON_SCHULZ_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def training_step_flops(run: RunConfig) -> StepFlops:
     recomputed = 0.0
     if run.train.activation_checkpointing:
         recomputed = clips * sum(flops.forward for name, flops in parts.items() if "block" in name)
-    optimizer = ADAMW_PER_PARAMETER * sum(parameters(run.model).values())
+    optimizer = float(ADAMW_PER_PARAMETER) * sum(parameters(run.model).values())
+    if run.optim.name == "muon":
+        optimizer += sum(newton_schulz(*shape) for shape in matrices(run.model))
     return StepFlops(whole.forward, whole.backward, recomputed, optimizer)
 
 
@@ -80,6 +83,13 @@ def attention(queries: int, keys: int, dim: int) -> Flops:
     """Of all heads together, projections left out."""
     forward = 4.0 * queries * keys * dim
     return Flops(forward, 2.5 * forward)
+
+
+def newton_schulz(rows: int, columns: int) -> float:
+    """Of orthogonalising one matrix (train.muon): per step two products of the long side, and one
+    of the short side alone."""
+    short, long = sorted((rows, columns))
+    return NEWTON_SCHULZ_STEPS * (4.0 * short * short * long + 2.0 * short**3)
 
 
 def _self_attention(tokens: int, dim: int) -> Flops:

@@ -14,6 +14,35 @@ def parameters(model: ModelConfig) -> dict[str, int]:
     return _generator(model) if isinstance(model, DiTModelConfig) else _tokenizer(model)
 
 
+def matrices(model: ModelConfig) -> list[tuple[int, int]]:
+    """Rows and columns of every weight matrix of a linear layer, those of fused layers apart: what
+    `optim.name=muon` orthogonalises."""
+    dim, latent = model.dim, model.latent
+    hidden = int(dim * model.mlp_ratio)
+    attention = [(dim, dim)] * 4
+    block = [*attention, (hidden, dim), (dim, hidden)]
+    to_planes = [(each.patch_numbers, dim) for each in latent.planes]
+    of_planes = [(dim, each.patch_numbers) for each in latent.planes]
+    if isinstance(model, DiTModelConfig):
+        return [
+            *of_planes,
+            *to_planes,
+            (dim, TIME_FREQUENCIES),
+            (dim, dim),
+            *[*block, (6 * dim, dim)] * model.layers,
+            *[(2 * dim, dim)] * len(latent.planes),
+        ]
+    return [
+        (dim, prod(model.video_patch) * 3),
+        *block * (model.video_layers + model.plane_layers + model.decoder_layers),
+        *attention * model.plane_layers,
+        *(of_planes if model.plane_start == "learned" else []),
+        *to_planes,
+        (dim, latent.features),
+        (prod(model.decoder_patch) * 3, dim),
+    ]
+
+
 def cell_numbers(model: TokenizerModelConfig, plane: Plane) -> int:
     """Numbers of all pixels behind a node of a plane (models.linear_path)."""
     return prod(model.video_size) * 3 // prod(plane.size)
@@ -42,7 +71,12 @@ def _tokenizer(model: TokenizerModelConfig) -> dict[str, int]:
     dim, ratio, latent = model.dim, model.mlp_ratio, model.latent
     tubelets = prod(model.video_size) // prod(model.video_patch)
     patches = prod(model.video_size) // prod(model.decoder_patch)
-    tokens = sum(each.numbers + _linear(each.patch_numbers, dim) for each in latent.planes)
+    tokens = sum(
+        each.tokens * dim
+        if model.plane_start == "pooled"
+        else each.numbers + _linear(each.patch_numbers, dim)
+        for each in latent.planes
+    )
     heads = sum(_linear(dim, each.patch_numbers) for each in latent.planes)
     return {
         "video embedding": _linear(prod(model.video_patch) * 3, dim) + (tubelets + 1) * dim,

@@ -11,7 +11,7 @@ import torch
 from coordtok.config.schema import TokenizerModelConfig
 from coordtok.errors import ConfigError
 from coordtok.geometry.pixels import from_uint8
-from coordtok.models.linear_path import cell_size, cut, fit, uncut
+from coordtok.models.linear_path import _products_by_place, cell_size, cut, fit, uncut
 from coordtok.models.tokenizer import CoordTok
 from tests.support.tiny import TINY
 
@@ -70,6 +70,24 @@ def test_a_fitted_model_is_a_linear_codec_at_its_first_step(config: TokenizerMod
         planes = model.encode(video)
         torch.testing.assert_close(model.decode(planes), expected, atol=2e-5, rtol=0)
         assert all(plane.std() < 5 for plane in planes)
+
+
+def test_patches_of_one_place_are_computed_together_or_alone_alike() -> None:
+    """On a CPU patches share products, on a GPU each has its own."""
+    generator = torch.Generator().manual_seed(0)
+    read, synthesis = torch.randn(2, 9, 4, generator=generator), torch.randn(5, 4, 6)
+    within = torch.randint(0, 4, (2, 9), generator=generator)
+    read.requires_grad_()
+    synthesis.requires_grad_()
+    together = _products_by_place(read, within, synthesis)
+    alone = (read.unsqueeze(-2) @ synthesis[within]).squeeze(-2)
+    torch.testing.assert_close(together, alone)
+    weights = torch.randn_like(alone)
+    for a, b in zip(
+        torch.autograd.grad((together * weights).sum(), (read, synthesis)),
+        torch.autograd.grad((alone * weights).sum(), (read, synthesis)),
+    ):
+        torch.testing.assert_close(a, b)
 
 
 def test_it_fits_other_videos_of_the_kind_and_better_with_more_channels() -> None:
