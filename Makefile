@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Two test processes, each of which takes what the other has not begun.
+PARALLEL := -n 2 --dist worksteal
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: train generate test test-slow lint types check clean
@@ -27,10 +29,10 @@ shards/quickstart: | $(INSTALLED)
 	python -m data_prep.quickstart
 
 test: $(INSTALLED)
-	python -m pytest
+	python -m pytest $(PARALLEL)
 
 test-slow: $(INSTALLED)
-	python -m pytest -m slow
+	python -m pytest -m slow $(PARALLEL)
 
 lint: $(INSTALLED)
 	ruff check .

@@ -51,7 +51,14 @@ def parse_args() -> argparse.Namespace:
 def check_needs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Raise a ConfigError for an option that would silently do nothing."""
     without = {
-        "--model": ["no_ssim", "perceptual", "grouping", "points_per_pass", "compute_dtype"],
+        "--model": [
+            "no_ssim",
+            "linear_codec",
+            "perceptual",
+            "grouping",
+            "points_per_pass",
+            "compute_dtype",
+        ],
         "--perceptual": ["perceptual_weights"],
         "--features": ["fvd_frames", "features_size", "features_range"],
     }
@@ -88,6 +95,12 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
 def add_metrics(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is measured (PSNR always)")
     group.add_argument("--no-ssim", action="store_true", help="leave SSIM out")
+    group.add_argument(
+        "--linear-codec",
+        metavar="FILE",
+        type=Path,
+        help="a linear codec to compare with, of scripts/fit_linear_codec.py (default: none)",
+    )
     group.add_argument(
         "--perceptual",
         choices=("none", "lpips", "hed"),
@@ -170,6 +183,7 @@ def evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
         perceptual=None if args.perceptual == "none" else args.perceptual,
         perceptual_weights=args.perceptual_weights,
         features=feature_choice(args),
+        linear_codec=args.linear_codec,
         progress=True,
     )
     return evaluate_tokenizer(request)

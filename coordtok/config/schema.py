@@ -251,6 +251,8 @@ class DataConfig:
     """Samples of a shard that are shuffled among themselves."""
     prefetch: int = 2
     """Clips each worker reads ahead."""
+    linear_codec: str | None = None
+    """A file of scripts/fit_linear_codec.py, whose PSNR validation gives beside the tokenizer's."""
     io_retries: int = 3
     """Attempts after a failed read, with growing pauses, before the run stops."""
 

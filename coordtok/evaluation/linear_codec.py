@@ -16,6 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from coordtok.config.schema import TokenizerModelConfig
+from coordtok.data.clip_reader import ClipReader
+from coordtok.data.clips import one_per_sample
+from coordtok.data.shards import OpenedShards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import ConfigError, DataError
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.latent import Size3
@@ -95,15 +100,33 @@ class LinearCodec:
         """
         codec = _read(path)
         try:
-            found = codec.floats(size)
+            found, wanted = codec.floats(size), components_for(floats, size, codec.tubelet)
         except ConfigError as error:
             raise ConfigError(f"{path} does not fit the model: {error}") from None
-        if found != floats:
+        if len(codec.basis_KP) != wanted:
             raise ConfigError(
                 f"{path} keeps a clip of {size} as {found} numbers, the model as {floats}: compare "
                 "equal sizes; fit it with scripts/fit_linear_codec.py --config of this model"
             )
         return codec
+
+
+def fit_to_shards(
+    dataset: OpenedShards, model: TokenizerModelConfig, tubelet: Size3 | None = None
+) -> LinearCodec:
+    """The linear codec of as many numbers a clip as the latent of `model`, fitted to one random
+    window of every sample.
+
+    Raises:
+        UserError: frames of another size, nothing readable, or tubelets that do not fit.
+    """
+    size = model.video_size
+    tubelet = tubelet or default_tubelet(size)
+    components = components_for(model.latent.numbers, size, tubelet)
+    windows = [each for each in one_per_sample(dataset.index, size[0], 0) if each.frames == size[0]]
+    batches = ClipReader(dataset, windows, VideoWindows(*size), batch=1)
+    clips = (batch.data["video"] for batch in batches if batch.numbers)
+    return LinearCodec.fit(clips, tubelet, components)
 
 
 def default_tubelet(size: Size3) -> Size3:
@@ -116,16 +139,17 @@ def default_tubelet(size: Size3) -> Size3:
 
 
 def components_for(floats: int, size: Size3, tubelet: Size3) -> int:
-    """Components with which a clip of `size` is kept as `floats` numbers.
+    """Components with which a clip of `size` is kept as `floats` numbers, or as few less as its
+    tubelets can share evenly.
 
     Raises:
-        ConfigError: its tubelets do not share `floats` evenly, or there is less than one for each.
+        ConfigError: there is less than one number for each tubelet.
     """
     count = PatchGrid(size, tubelet).count
-    if floats % count:
+    if floats < count:
         raise ConfigError(
-            f"{floats} numbers cannot be shared by {count} tubelets of {tubelet}; choose a tubelet "
-            "whose number in a clip divides them"
+            f"{floats} numbers are fewer than the {count} tubelets of {tubelet} in a clip; choose "
+            "larger ones"
         )
     return floats // count
 

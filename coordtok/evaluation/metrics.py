@@ -28,6 +28,12 @@ def psnr(predicted_THW3: torch.Tensor, target_THW3: torch.Tensor) -> float:
     return float((-10 * error_T.log10()).mean())
 
 
+def psnr_of_mean_frame(target_THW3: torch.Tensor) -> float:
+    """PSNR in dB of showing a clip's mean frame all the time: what any reconstruction must beat."""
+    target_THW3 = target_THW3.float()
+    return psnr(target_THW3.mean(0, keepdim=True).expand_as(target_THW3), target_THW3)
+
+
 def ssim(predicted_THW3: torch.Tensor, target_THW3: torch.Tensor) -> float:
     """Structural similarity of each frame, averaged over the frames; pixels as for `psnr`.
 

@@ -17,9 +17,11 @@ from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.evaluation.clip_features import FeatureTaker, distances
 from coordtok.evaluation.features import FeatureChoice
+from coordtok.evaluation.linear_codec import LinearCodec
 from coordtok.evaluation.metrics import check_ssim
 from coordtok.evaluation.over_ranks import each_batch, merge_scores
 from coordtok.evaluation.report import (
+    by_motion,
     correlation,
     definitions,
     describe_clips,
@@ -53,6 +55,7 @@ class TokenizerRequest:
     perceptual: Literal["lpips", "hed"] | None = None
     perceptual_weights: str | None = None
     features: FeatureChoice | None = None
+    linear_codec: Path | None = None
     shown: int = 6
     progress: bool = False
 
@@ -103,7 +106,11 @@ def _prepare(request: TokenizerRequest) -> Prepared:
     if request.features is not None:
         features = FeatureTaker.load(request.features, model.config.video_size, request.device)
         features.check_clips([clip.frames for clip in clips], "clips")
-    measures = Measures(request.ssim, perceptual, features, request.shown)
+    linear_codec = None
+    if request.linear_codec is not None:
+        size, numbers = model.config.video_size, model.config.latent.numbers
+        linear_codec = LinearCodec.load(request.linear_codec, size, numbers)
+    measures = Measures(request.ssim, perceptual, features, linear_codec, request.shown)
     return Prepared(model, dataset, clips, reader, measures)
 
 
@@ -141,7 +148,14 @@ def _write(request: TokenizerRequest, prepared: Prepared, scores: Scores) -> dic
 
 def _metrics(scores: Scores, measures: Measures) -> dict[str, Any]:
     clips = scores.clips
-    found: dict[str, Any] = {"psnr": mean([clip.psnr for clip in clips])}
+    found: dict[str, Any] = {
+        "psnr": mean([clip.psnr for clip in clips]),
+        "psnr_mean_frame": mean([clip.psnr_mean_frame for clip in clips]),
+    }
+    if measures.linear_codec is not None:
+        values = [each.psnr_linear_codec for each in clips if each.psnr_linear_codec is not None]
+        found["psnr_linear_codec"] = mean(values)
+    found["by_motion"] = by_motion(clips)
     if measures.ssim:
         found["ssim"] = mean([clip.ssim for clip in clips if clip.ssim is not None])
     if measures.perceptual is not None:

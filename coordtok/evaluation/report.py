@@ -6,6 +6,7 @@ Nothing in it depends on the machine or on the number of ranks, so reports can b
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from coordtok.pretrained.card import read_card
 from coordtok.pretrained.fingerprint import fingerprint
 
 _HASH = 64
-MEASURES = ("psnr", "ssim", "perceptual", "motion")
+MEASURES = ("psnr", "psnr_mean_frame", "psnr_linear_codec", "ssim", "perceptual", "motion")
 _DEFINITIONS = {
     "psnr": "dB, of each frame, averaged over a clip's frames, then over clips; padding excluded; "
     "predictions clipped, not rounded to 8 bits",
+    "psnr_mean_frame": "PSNR of showing each clip's mean frame",
+    "psnr_linear_codec": "PSNR of principal components of tubelets, as many numbers as the latent",
+    "by_motion": "PSNR by quarter of the clips, those that move least first",
     "ssim": "torchmetrics, Gaussian window of 11 pixels, borders mirrored and counted, averaged as "
     "PSNR is",
     "perceptual": "distance of the named network, averaged as PSNR is",
@@ -100,6 +104,25 @@ def correlation(clips: Sequence[ClipScore]) -> float | None:
     return float(np.corrcoef(pairs.T)[0, 1])
 
 
+def by_motion(clips: Sequence[ClipScore]) -> list[dict[str, Any]]:
+    """Mean PSNRs of each quarter of the clips by motion, from those that move least; fewer parts of
+    fewer than four clips."""
+    ordered = sorted(clips, key=lambda clip: (clip.motion, clip.number))
+    parts = min(4, len(ordered))
+    bounds = [len(ordered) * part // parts for part in range(parts + 1)]
+    return [_part(ordered[low:high]) for low, high in pairwise(bounds)]
+
+
+def _part(clips: Sequence[ClipScore]) -> dict[str, Any]:
+    names = ("psnr", "psnr_mean_frame", "psnr_linear_codec")
+    means = {name: [getattr(clip, name) for clip in clips] for name in names}
+    return {
+        "clips": len(clips),
+        "motion": mean([clip.motion for clip in clips]),
+        **{name: mean(values) for name, values in means.items() if None not in values},
+    }
+
+
 def clip_rows(
     clips: Sequence[Clip], scores: Sequence[ClipScore], index: ShardIndex
 ) -> Iterator[dict[str, object]]:
@@ -134,6 +157,15 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     clips = f"{report['clips']['scored']} clips"
     if "psnr" in metrics:
         yield "PSNR", f"{metrics['psnr']:.2f} dB", clips
+    if "psnr_mean_frame" in metrics:
+        yield "PSNR of the mean frame", f"{metrics['psnr_mean_frame']:.2f} dB", clips
+    if "psnr_linear_codec" in metrics:
+        yield "PSNR of a linear codec", f"{metrics['psnr_linear_codec']:.2f} dB", clips
+    for part in metrics.get("by_motion", ()):
+        others = [part["psnr_mean_frame"], part.get("psnr_linear_codec")]
+        beside = " / ".join(f"{value:.2f}" for value in others if value is not None)
+        label = f"PSNR at motion {part['motion']:.1f}"
+        yield label, f"{part['psnr']:.2f} dB ({beside})", f"{part['clips']} clips"
     if "ssim" in metrics:
         yield "SSIM", f"{metrics['ssim']:.4f}", clips
     if "perceptual" in metrics:

@@ -5,6 +5,7 @@ Padding that fills up a short clip is cut off before anything is measured.
 Shapes: B clips of a batch, T frames, S shown frames, H rows, W columns, 3 colours.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
@@ -17,7 +18,8 @@ from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.sample import SkippedSample
 from coordtok.errors import CheckpointError
 from coordtok.evaluation.clip_features import FeatureSets, FeatureTaker
-from coordtok.evaluation.metrics import motion, psnr, ssim
+from coordtok.evaluation.linear_codec import LinearCodec
+from coordtok.evaluation.metrics import motion, psnr, psnr_of_mean_frame, ssim
 from coordtok.geometry.pixels import from_uint8, to_uint8
 from coordtok.inference.reconstruct import Decoding
 from coordtok.losses.perceptual import PerceptualDistance
@@ -35,6 +37,9 @@ class ClipScore(NamedTuple):
     ssim: float | None
     perceptual: float | None
     motion: float
+    psnr_mean_frame: float = math.nan
+    """Of showing the clip's mean frame."""
+    psnr_linear_codec: float | None = None
 
 
 class Pictures(NamedTuple):
@@ -52,6 +57,8 @@ class Measures:
     ssim: bool = True
     perceptual: PerceptualDistance | None = None
     features: FeatureTaker | None = None
+    linear_codec: LinearCodec | None = None
+    """Another codec whose PSNR stands beside the model's."""
     shown: int = 1
     """Clips kept to look at, of the worst and of the best by PSNR."""
 
@@ -80,9 +87,15 @@ def score_batch(
     scores.skipped += batch.skipped
     video_BTHW3, frames_B = batch.data["video"], batch.data["num_frames"].tolist()
     output_BTHW3 = _reconstruct(model, batch, decoding)
+    linear_BTHW3 = None
+    if measures.linear_codec is not None:
+        linear_BTHW3 = measures.linear_codec.reconstruct(video_BTHW3)
     for place, number in batch.numbers.items():
         pair = output_BTHW3[place, : frames_B[place]], video_BTHW3[place, : frames_B[place]]
         score = _score(number, *pair, measures)
+        if linear_BTHW3 is not None:
+            linear_THW3 = linear_BTHW3[place, : frames_B[place]]
+            score = score._replace(psnr_linear_codec=psnr(linear_THW3, from_uint8(pair[1])))
         scores.clips.append(score)
         _keep_picture(scores, score, pair, measures.shown)
     if measures.features is not None:
@@ -121,6 +134,7 @@ def _score(
         ssim(output_THW3, target_THW3) if measures.ssim else None,
         distance,
         motion(original_THW3),
+        psnr_of_mean_frame(target_THW3),
     )
 
 

@@ -227,6 +227,8 @@ class Trainer:
             values |= {"val_clips": found.clips, "val_skipped": len(found.skipped)}
             message = f"{form(found.values[self.task.headline.name])} on held-out, {message}"
             self.monitor.picture(f"step_{step:08d}", found.rows)
+            if warning := self.task.warning(found.values):
+                message = f"{message}; {warning}"
         self.monitor.picture(f"step_{step:08d}_train", trained.rows)
         self._show_samples(step)
         self.monitor.log(step, {**values, **self.task.score_settings})

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from coordtok.data.shards import open_shards
 from coordtok.errors import ConfigError, DataError
-from coordtok.evaluation.linear_codec import LinearCodec, components_for, default_tubelet
+from coordtok.evaluation.linear_codec import (
+    LinearCodec,
+    components_for,
+    default_tubelet,
+    fit_to_shards,
+)
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.patches import patchify
 from coordtok.geometry.pixels import from_uint8
+from tests.support.tiny import TINY
 
 SIZE = (8, 8, 12)
 TUBELET = (4, 4, 4)
@@ -77,8 +84,18 @@ def test_sizes_that_fit_a_model() -> None:
     assert default_tubelet((128, 64, 64)) == (16, 16, 16)
     assert default_tubelet((16, 24, 40)) == (16, 12, 10)
     assert components_for(10_240, (128, 64, 64), (16, 16, 16)) == 80
-    with pytest.raises(ConfigError, match="10240 numbers cannot be shared by 12 tubelets"):
-        components_for(10_240, SIZE, TUBELET)
+    assert components_for(10_176, (128, 64, 64), (16, 16, 16)) == 79
+    with pytest.raises(ConfigError, match="11 numbers are fewer than the 12 tubelets"):
+        components_for(11, SIZE, TUBELET)
+
+
+def test_it_is_fitted_to_shards_and_read_for_the_model(clip_shards: Path, tmp_path: Path) -> None:
+    codec = fit_to_shards(open_shards(str(clip_shards)), TINY, (4, 8, 8))
+    codec.save(tmp_path / "codec")
+    again = LinearCodec.load(tmp_path / "codec", TINY.video_size, TINY.latent.numbers)
+    assert again.floats(TINY.video_size) <= TINY.latent.numbers
+    with pytest.raises(ConfigError, match="numbers, the model as 24: compare equal sizes"):
+        LinearCodec.load(tmp_path / "codec", TINY.video_size, 24)
 
 
 def test_bad_files_and_sizes_are_one_line(tmp_path: Path) -> None:

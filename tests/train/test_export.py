@@ -57,7 +57,9 @@ def check_both_exports(run: Run, tmp_path: Path) -> None:
     run = build(RunConfig, state.config)
     task = TokenizerTask(run, run.model, torch.device("cpu"))
     model = models["raw"].to(getattr(torch, state.precision))
-    assert task.forward_check(model) == pytest.approx(state.forward_check, rel=1e-4)
+    # bfloat16 keeps 8 bits: its products differ in the last ones with the number of threads.
+    tolerance = {"float32": 1e-4, "bfloat16": 1e-3}[state.precision]
+    assert task.forward_check(model) == pytest.approx(state.forward_check, rel=tolerance)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coordtok.train.export import export_checkpoint
+from tests.support.ranks import finish
 from tests.support.runs import Run, kill_at_random
 
 NewRun = Callable[..., Run]
@@ -23,6 +24,22 @@ def test_the_first_step_begins_with_a_codec(new_run: NewRun) -> None:
     plain()
     recipe()
     assert recipe.losses()[1] < 0.5 * plain.losses()[1]
+
+
+def test_baselines_stand_beside_held_out_scores(
+    new_run: NewRun, shards: str, tmp_path: Path
+) -> None:
+    recipe = new_run("recipe", **RECIPE)
+    codec = tmp_path / "codec.safetensors"
+    fit = ["--config", recipe.config, "--shards", shards, "--output", codec]
+    finish("fit_linear_codec.py", *fit, "--tubelet", 8, 8, 8)
+    output = recipe(f"data.linear_codec={codec}")
+    (line,) = recipe.lines("val_psnr")
+    assert line["val_psnr_mean_frame"] > line["val_psnr"]
+    assert f"held-out below the mean frame {line['val_psnr_mean_frame']:.2f}" in output
+    assert 8 < line["val_psnr_linear_codec"] < line["val_psnr_mean_frame"]
+    output = recipe("data.linear_codec=nowhere", "train.steps=7", code=2)
+    assert "nowhere is no linear codec" in output
 
 
 def test_one_and_two_ranks_train_alike(new_run: NewRun) -> None:

@@ -180,6 +180,9 @@ class GeneratorTask:
             for place, number in batch.numbers.items()
         }
 
+    def warning(self, values: dict[str, float]) -> str:
+        return ""
+
     def samples(self, engine: Any, averaged: AbstractContextManager[None]) -> list[np.ndarray]:
         """Samples of the averaged weights, one a line: frames if the tokenizer is at hand, else
         their planes. All ranks make all of them, because they meet in every forward pass."""

@@ -89,6 +89,10 @@ class Task(Protocol):
         """Of each clip that is there, by its number."""
         ...
 
+    def warning(self, values: dict[str, float]) -> str:
+        """What people should hear of held-out scores beside the headline; empty where nothing."""
+        ...
+
     def samples(self, engine: Any, averaged: AbstractContextManager[None]) -> list[np.ndarray]:
         """Lines (F, H, W, 3) uint8 of a picture of what the model makes, on rank 0; none by
         default. Within `averaged` the engine computes with the averaged weights.

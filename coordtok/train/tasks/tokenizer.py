@@ -6,8 +6,10 @@ there; which patches are decoded is drawn on the host from each sample's own gen
 Shapes: B batch, T frames, H rows, W columns, N patches, G groups, F shown frames, P a patch.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from coordtok.data.order import sample_rng
 from coordtok.data.shards import OpenedShards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import ConfigError
-from coordtok.evaluation.metrics import psnr
+from coordtok.evaluation.linear_codec import LinearCodec
+from coordtok.evaluation.metrics import psnr, psnr_of_mean_frame
 from coordtok.geometry.draw import draw_points, draw_slabs
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import patch_groups
@@ -76,6 +79,7 @@ class TokenizerTask:
         self._passes = patch_groups(self.grid, run.train.points)
         self.score_settings = {"points_per_pass": max(len(index) for index in self._passes)}
         self._perceptual = self._load_perceptual()
+        self._linear_codec = self._load_linear_codec()
 
     @classmethod
     def for_run(
@@ -103,6 +107,13 @@ class TokenizerTask:
         return distributed.together(
             lambda: load_perceptual(wanted.network, wanted.weights, self.device)
         )
+
+    def _load_linear_codec(self) -> LinearCodec | None:
+        path = self.run.data.linear_codec
+        if path is None:
+            return None
+        size, numbers = self.model.video_size, self.model.latent.numbers
+        return distributed.together(lambda: LinearCodec.load(Path(path), size, numbers))
 
     def build_model(self) -> CoordTok:
         model = CoordTok(self.model)
@@ -187,18 +198,28 @@ class TokenizerTask:
 
     @torch.no_grad()
     def score(self, engine: Any, batch: ClipBatch) -> dict[int, ClipScore]:
-        """PSNR in dB of all frames of each clip, beside that of showing its mean frame; a line of
-        originals and one of reconstructions."""
+        """PSNR in dB of all frames of each clip, beside that of its mean frame and of the linear
+        codec, if there is one; a line of originals and one of reconstructions."""
         video_BTHW3 = batch.data["video"].to(self.device)
         predicted_BTHW3 = self._reconstruct(engine, video_BTHW3, batch.data["num_frames"])
         target_BTHW3 = from_uint8(video_BTHW3)
         frames_B = batch.data["num_frames"].tolist()
+        videos = [predicted_BTHW3, target_BTHW3]
+        if self._linear_codec is not None:
+            videos.append(self._linear_codec.reconstruct(batch.data["video"]).to(self.device))
         return {
-            number: _score(
-                *(each[place, : frames_B[place]] for each in (predicted_BTHW3, target_BTHW3))
-            )
+            number: _score(*(video[place, : frames_B[place]] for video in videos))
             for place, number in batch.numbers.items()
         }
+
+    def warning(self, values: dict[str, float]) -> str:
+        names = {"psnr_mean_frame": "the mean frame", "psnr_linear_codec": "the linear codec"}
+        above = [
+            f"{what} {values[name]:.2f}"
+            for name, what in names.items()
+            if values.get(name, -math.inf) > values["psnr"]
+        ]
+        return f"held-out below {' and '.join(above)}" if above else ""
 
     def samples(self, engine: Any, averaged: AbstractContextManager[None]) -> list[np.ndarray]:
         """None: a tokenizer makes nothing of its own."""
@@ -217,12 +238,17 @@ class TokenizerTask:
         return result_BTHW3
 
 
-def _score(predicted_THW3: torch.Tensor, target_THW3: torch.Tensor) -> ClipScore:
-    mean_frame = target_THW3.mean(0, keepdim=True).expand_as(target_THW3)
+def _score(
+    predicted_THW3: torch.Tensor,
+    target_THW3: torch.Tensor,
+    linear_THW3: torch.Tensor | None = None,
+) -> ClipScore:
     shown = torch.linspace(0, len(target_THW3) - 1, SHOWN_FRAMES).long()
     values = {
         "psnr": psnr(predicted_THW3, target_THW3),
-        "psnr_mean_frame": psnr(mean_frame, target_THW3),
+        "psnr_mean_frame": psnr_of_mean_frame(target_THW3),
     }
+    if linear_THW3 is not None:
+        values["psnr_linear_codec"] = psnr(linear_THW3, target_THW3)
     rows = [to_uint8(video[shown]).cpu().numpy() for video in (target_THW3, predicted_THW3)]
     return ClipScore(values, rows)
