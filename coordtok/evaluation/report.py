@@ -162,8 +162,9 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "psnr_linear_codec" in metrics:
         yield "PSNR of a linear codec", f"{metrics['psnr_linear_codec']:.2f} dB", clips
     for part in metrics.get("by_motion", ()):
-        others = [part["psnr_mean_frame"], part.get("psnr_linear_codec")]
-        beside = " / ".join(f"{value:.2f}" for value in others if value is not None)
+        beside = f"mean frame {part['psnr_mean_frame']:.2f}"
+        if "psnr_linear_codec" in part:
+            beside += f", linear codec {part['psnr_linear_codec']:.2f}"
         label = f"PSNR at motion {part['motion']:.1f}"
         yield label, f"{part['psnr']:.2f} dB ({beside})", f"{part['clips']} clips"
     if "ssim" in metrics:

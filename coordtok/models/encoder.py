@@ -89,8 +89,8 @@ class PlaneTokens(nn.Module):
 
     def forward(self, features_BMD: torch.Tensor) -> torch.Tensor:
         """(B, L, D), row-major: the same of every video."""
-        tokens_1LD = self.embed(to_patches(self.plane.unsqueeze(0), self.geometry))
-        return tokens_1LD.expand(len(features_BMD), -1, -1)
+        tokens_LD = self.embed(to_patches(self.plane.unsqueeze(0), self.geometry).squeeze(0))
+        return tokens_LD.expand(len(features_BMD), -1, -1)
 
 
 class PooledTokens(nn.Module):
