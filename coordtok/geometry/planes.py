@@ -99,11 +99,12 @@ def to_patches(plane_BRSC: torch.Tensor, plane: Plane) -> torch.Tensor:
 
 
 def from_patches(patches_BLP: torch.Tensor, plane: Plane) -> torch.Tensor:
-    """The inverse of `to_patches`: (B, R, S, C)."""
+    """The inverse of `to_patches`: (B, R, S, C), contiguous as files want it."""
     (rows, columns), (ph, pw) = plane.grid, plane.patch
-    return rearrange(
+    plane_BRSC = rearrange(
         patches_BLP, "b (r s) (p q c) -> b (r p) (s q) c", r=rows, s=columns, p=ph, q=pw
     )
+    return plane_BRSC.contiguous()
 
 
 def read_at(planes: Planes, coords_BN3: torch.Tensor, latent: LatentShape) -> torch.Tensor:

@@ -118,6 +118,15 @@ def test_every_fitted_weight_is_one_of_the_model_and_is_trained() -> None:
     assert all(parameters[name].grad.abs().sum() > 0 for name in weights)
 
 
+def test_planes_are_contiguous_however_tokens_are_cut() -> None:
+    """Tokens of one node each make planes that are views of the transformer's output."""
+    grid = {"video_patch": (8, 4, 8), "plane_size": (1, 4, 3), "plane_patch": (1, 1, 1)}
+    for linear_path in (False, True):
+        config = replace(CONFIG, plane_start="pooled", linear_path=linear_path, **grid)
+        planes = CoordTok(config).encode(moving(2))
+        assert all(plane.is_contiguous() for plane in planes)
+
+
 def test_padding_has_no_influence() -> None:
     model, video = fitted(CONFIG), moving(1, seed=1)
     other = video.clone()
