@@ -15,6 +15,7 @@ from coordtok.data.shards import open_shards
 from tests.support.ranks import finish
 
 TINY = [
+    "model.plane_start=learned", "model.linear_path=false",
     "model.frames=8", "model.height=32", "model.width=32", "model.video_patch=[4,8,8]",
     "model.plane_size=[4,4,4]", "model.plane_patch=[2,2,2]", "model.dim=24", "model.heads=2",
     "model.plane_layers=1", "model.decoder_layers=1", "train.points=16", "train.global_batch=4",
