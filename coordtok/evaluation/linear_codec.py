@@ -26,13 +26,13 @@ from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.latent import Size3
 from coordtok.geometry.patches import patchify, unpatchify
 from coordtok.geometry.pixels import from_uint8
+from coordtok.models.linear_path import principal_components
 from coordtok.storage.files import write_whole
 
 TUBELET = (16, 16, 16)
 MOST_TUBELETS = 8192
 """Tubelets that a fit looks at: 400 MB of them at the default size."""
 _POWER_ITERATIONS = 4
-_OVERSAMPLING = 16
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,8 @@ class LinearCodec:
                 "numbers; take more clips, or larger tubelets"
             )
         mean_P = tubelets_LP.mean(0)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            rank = min(components + _OVERSAMPLING, *tubelets_LP.shape)
-            _, _, basis_PK = torch.svd_lowrank(tubelets_LP - mean_P, rank, _POWER_ITERATIONS)
-        return cls(tubelet, mean_P, basis_PK[:, :components].T.contiguous())
+        centred_LP = tubelets_LP - mean_P
+        return cls(tubelet, mean_P, principal_components(centred_LP, components, _POWER_ITERATIONS))
 
     def floats(self, size: Size3) -> int:
         """Numbers that a clip of `size` (T, H, W) is kept as.

@@ -208,6 +208,16 @@ def fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, to
     return weights
 
 
+def principal_components(rows_LP: torch.Tensor, count: int, power_iterations: int) -> torch.Tensor:
+    """The first `count` right singular vectors of `rows_LP`, (count, P), by randomised subspace
+    iteration (Halko et al. 2011): the same on every call, with torch's generator left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        rank = min(count + _OVERSAMPLING, *rows_LP.shape)
+        _, _, basis = torch.svd_lowrank(rows_LP, rank, power_iterations)
+    return basis[:, :count].T.contiguous()
+
+
 def _some_cells(clips_BTHW3: torch.Tensor, cell: Size3) -> torch.Tensor:
     """(L, P), at most `_MOST_CELLS`, spread evenly over all."""
     parts, before = [], 0
@@ -228,11 +238,7 @@ def _principal_components(
             f"the training clips have {len(cells_LP)} cells for {plane}, fewer than its channels; "
             "give more clips, or set model.linear_path=false"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        rank = min(plane.channels + _OVERSAMPLING, *cells_LP.shape)
-        _, _, basis_PC = torch.svd_lowrank(cells_LP, rank, _POWER_ITERATIONS)
-    components_CP = basis_PC[:, : plane.channels].T.contiguous()
+    components_CP = principal_components(cells_LP, plane.channels, _POWER_ITERATIONS)
     std_C = (cells_LP @ components_CP.T).square().mean(0).sqrt()
     return components_CP, std_C.clamp(min=_LEAST_STD)
 
