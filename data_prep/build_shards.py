@@ -18,11 +18,13 @@ from tqdm import tqdm
 
 from coordtok.cli import exit_on_user_error
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
+from coordtok.data.partition import segment_info
 from coordtok.errors import ConfigError, DataError
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import write_whole
 from coordtok.storage.locks import sole_owner
-from data_prep.datasets import Scan, Video, scan
+from coordtok.video.folder import Video
+from data_prep.datasets import Scan, scan
 from data_prep.distributors import Distributor, Done, Progress, make_distributor
 from data_prep.options import BuildOptions, RunOptions, parse
 from data_prep.plan import Plan, Sample, plan_shards
@@ -155,16 +157,8 @@ def _write_failures(
 def _samples(video: Video, records: dict[str, VideoRecord]) -> Iterator[Sample]:
     record = records[video.name]
     for segment in record.segments:
-        info = {
-            "source": video.name,
-            "start_frame": segment.start,
-            "frames": segment.frames,
-            "fps": record.fps,
-            "class": video.label,
-            "class_name": video.class_name,
-            "split": video.split,
-        }
-        yield Sample(segment.key, segment.bytes, json.dumps(info))
+        info = segment_info(video, segment.start, segment.frames, record.fps)
+        yield Sample(segment.key, segment.bytes, info)
 
 
 def _write_shards(

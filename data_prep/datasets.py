@@ -6,29 +6,13 @@ is counted and named like a video that cannot be read.
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coordtok.errors import ConfigError, DataError
+from coordtok.video.folder import Video, files_below, find_videos, printable
 from data_prep.options import BuildOptions
-
-_SUFFIXES = """
-.3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe
-.mpeg .mpg .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m
-"""
-VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
-
-
-@dataclass(frozen=True)
-class Video:
-    """A file to store. `name` is its path within the dataset, printable, and tells it apart."""
-
-    path: str
-    name: str
-    label: int | None = None
-    class_name: str | None = None
-    split: str | None = None
 
 
 @dataclass
@@ -66,26 +50,12 @@ def scan(options: BuildOptions) -> Scan:
     return found
 
 
-def printable(path: str | Path) -> str:
-    """A path as text that any reader of JSON takes: stray bytes are written as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _scan_folder(options: BuildOptions) -> Scan:
     root = _folder(options.input)
-    found = Scan()
-    relatives = []
-    for path in _files(root, Path(options.output)):
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
-            relatives.append(path.relative_to(root))
-        else:
-            found.ignored += 1
-    names = sorted({printable(each.parts[0]) for each in relatives if len(each.parts) > 1})
-    classes = {name: number for number, name in enumerate(names)}
-    for each in relatives:
-        name = printable(each.parts[0]) if len(each.parts) > 1 else None
-        label = classes.get(name or "")
-        found.add(Video(str(root / each), printable(each), label, name, options.split))
+    videos, ignored = find_videos(root, Path(options.output), options.split)
+    found = Scan(ignored=len(ignored))
+    for video in videos:
+        found.add(video)
     return found
 
 
@@ -116,7 +86,7 @@ def _scan_kinetics(options: BuildOptions) -> Scan:
     names = sorted({row["label"] for row in rows if row.get("label")})
     labels = {name: number for number, name in enumerate(names)}
     files: dict[str, Path] = {}
-    for path in _files(root, Path(options.output)):
+    for path in files_below(root, Path(options.output)):
         files.setdefault(path.stem, path)
     found = Scan()
     for row in rows:
@@ -162,19 +132,6 @@ def _folder(path: str) -> Path:
     if not os.path.isdir(path):
         raise DataError(f"no folder {path}: check the path")
     return Path(path)
-
-
-def _files(root: Path, without: Path) -> Iterator[Path]:
-    """All files below `root` in a fixed order, `without` the output; linked folders once each."""
-    seen = {os.path.realpath(without)}
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield from (Path(folder, name) for name in sorted(names))
 
 
 def _lines(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from coordtok.cli import Parser
 from coordtok.data.index import DEFAULT_LANES, SHARD_NAME
+from coordtok.data.partition import CLIPS_PER_SEGMENT, DEALING_SEED, SHARD_PREFIX
 from coordtok.errors import ConfigError
 from coordtok.video.pixel_formats import PIXEL_FORMATS
 from coordtok.video.source import RESAMPLERS
@@ -51,7 +52,7 @@ class BuildOptions:
     resample: str = "bicubic"
     fps: Fraction | None = None
     clip_frames: int = 128
-    clips_per_segment: int = 4
+    clips_per_segment: int = CLIPS_PER_SEGMENT
     codec: str = "h264"
     crf: float = 18.0
     gop: int = 16
@@ -59,8 +60,8 @@ class BuildOptions:
     lanes: int = DEFAULT_LANES
     shard_size: int = 256
     samples_per_shard: int | None = None
-    prefix: str = "shard"
-    seed: int = 0
+    prefix: str = SHARD_PREFIX
+    seed: int = DEALING_SEED
 
     def __post_init__(self) -> None:
         least = {"min_frames": 1, "fold": 1, "clip_frames": 1, "clips_per_segment": 1}

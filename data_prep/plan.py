@@ -7,9 +7,9 @@ shard s belongs to lane s mod lanes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from coordtok.data.index import default_lanes
+from coordtok.data.partition import deal
 from data_prep.options import MEGABYTE, BuildOptions
 
 
@@ -36,21 +36,15 @@ class Plan:
 
 def plan_shards(samples: Sequence[Sample], options: BuildOptions) -> Plan:
     """Deal samples to lanes and cut lanes into shards. Samples may come in any order."""
-    dealt = sorted(samples, key=lambda sample: _place(sample.key, options.seed))
-    lanes = default_lanes(len(dealt), options.lanes)
-    per_lane = [dealt[lane::lanes] for lane in range(lanes)]
-    shards_per_lane = _shards_per_lane(dealt, lanes, options)
+    lanes = default_lanes(len(samples), options.lanes)
+    per_lane = deal([(sample.key, sample) for sample in samples], lanes, options.seed)
+    shards_per_lane = _shards_per_lane(samples, lanes, options)
     shards = []
     for number in range(lanes * shards_per_lane):
         lane, rank = number % lanes, number // lanes
         members = _share(per_lane[lane], rank, shards_per_lane)
         shards.append(PlannedShard(f"{options.prefix}-{number:06d}.tar", tuple(members)))
     return Plan(lanes, tuple(shards))
-
-
-def _place(key: str, seed: int) -> tuple[bytes, str]:
-    """A random place in the order; by hash and not by a generator, so that it never changes."""
-    return blake2b(f"{seed}/{key}".encode(), digest_size=8).digest(), key
 
 
 def _shards_per_lane(samples: Sequence[Sample], lanes: int, options: BuildOptions) -> int:

@@ -5,22 +5,22 @@ film. Segments are consecutive and cover every frame; a remainder shorter than a
 segment before it, and only a video that is shorter than a clip makes a segment that is.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
+from coordtok.data.partition import segment_key
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import Frames, UnreadableVideo, decode_frames, encode_h264, encode_raw
+from coordtok.video.folder import Video
 from coordtok.video.source import Picture, open_video, resize_and_crop
-from data_prep.datasets import Video
 from data_prep.options import BuildOptions
-from data_prep.work import Segment, VideoRecord, WorkFolder, short_hash
+from data_prep.work import Segment, VideoRecord, WorkFolder
 
 LUMA_1024 = np.array([218, 732, 74], np.int32)  # BT.709's weights times 1024
 _FRAMES_AT_A_TIME = 32
@@ -67,15 +67,8 @@ def store_video(task: VideoTask, report: Report) -> VideoRecord:
     return record
 
 
-def segment_key(name: str, start: int) -> str:
-    """A key made of letters, digits, '-' and '_', unlike that of any other video or segment."""
-    stem = PurePath(name).stem
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:40] or "video"
-    return f"{readable}-{short_hash(name)[:12]}-{start:08d}"
-
-
 def cut(frames: Iterable[Picture], length: int, clip: int) -> Iterator[Frames]:
-    """Consecutive segments of `length` frames; less than a `clip` joins the segment before."""
+    """Consecutive segments, as long as `segment_lengths` says, of a video that is still coming."""
     held: list[Picture] = []
     for frame in frames:
         held.append(frame)

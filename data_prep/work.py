@@ -7,12 +7,12 @@ they speak of. A video without a record is done again, under the same names.
 import json
 import shutil
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from math import log10
 from pathlib import Path
 from typing import Any
 
 from coordtok.storage.files import write_whole
+from coordtok.storage.names import short_hash
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,6 @@ class WorkFolder:
         """Spread over 256 folders, because a dataset may have millions of files."""
         digest = short_hash(name)
         return self.root / kind / digest[:2] / digest
-
-
-def short_hash(text: str) -> str:
-    """80 bits of a hash, in hexadecimal: enough to tell a dataset's files apart."""
-    return blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def psnr(squared_error: float, values: float) -> float | None:

@@ -2,7 +2,8 @@
 
 What there is. A dataset is a folder or URL with tar files and an `index.json` (`index`): names and
 places of all samples, their frames, the number of lanes, and a fingerprint of all of it. `tars` is
-how samples lie in a tar: written, read by the headers, indexed.
+how samples lie in a tar: written, read by the headers, indexed. `partition` is how videos are cut
+into samples, and these dealt to lanes.
 
 Which sample is next. `order` is the global sequence as pure functions: position k of a run is the
 next sample of lane k mod L, whatever the ranks, workers and restarts. `sequence` reads it from

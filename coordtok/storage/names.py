@@ -19,6 +19,11 @@ def safe_name(key: str) -> str:
     return f"{readable[: _LONGEST - 16] or 'sample'}-{digest}"
 
 
+def short_hash(text: str) -> str:
+    """80 bits of a hash, in hexadecimal: enough to tell a dataset's files apart."""
+    return blake2b(text.encode(), digest_size=10).hexdigest()
+
+
 def is_plain(name: str) -> bool:
     """Whether a file name is letters, digits, '.', '_' and '-' alone, the first a letter or digit:
     it names no folder, no option and no hidden file."""

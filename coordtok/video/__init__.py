@@ -1,6 +1,7 @@
 """Pixels and files of video.
 
 codec          how frames are stored in a shard, and how a window of them is read back
+folder         which files of a folder are videos, their names and classes
 source         any video file from elsewhere, as upright RGB frames
 pixel_formats  RGB to planes and back, exactly: what codec, source and mp4 share
 mp4, pictures  mp4 and PNG files for people to look at

@@ -3,7 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from data_prep.segments import cut, segment_key, squared_errors
+from coordtok.data.partition import segment_key, segment_lengths
+from data_prep.segments import cut, squared_errors
 
 
 def pictures(count):
@@ -17,6 +18,7 @@ def test_segments_lose_nothing_and_only_short_videos_are_short(count):
     numbers = np.concatenate(segments)[:, 0, 0, 0]
     np.testing.assert_array_equal(numbers, np.arange(count) % 256)
     sizes = [len(segment) for segment in segments]
+    assert sizes == segment_lengths(count, length, clip)
     assert all(size == length for size in sizes[:-1])
     assert sizes[-1] < length + clip
     assert sizes[-1] >= min(clip, count)
