@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coordtok.storage.files import write_whole
+from coordtok.storage.json_files import read_json
 from coordtok.storage.names import short_hash
 
 
@@ -83,6 +84,6 @@ def psnr(squared_error: float, values: float) -> float | None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except FileNotFoundError:
         return None

@@ -16,10 +16,12 @@ from functools import cached_property
 from typing import Any
 
 from coordtok.errors import DataError
+from coordtok.storage.json_files import parse_json
 
 INDEX_NAME = "index.json"
 INDEX_VERSION = 1
 DEFAULT_LANES = 96
+MOST_FPS = 1e6
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 WRITE_INDEX = "make it anew: python -m data_prep.verify_shards DIR --write-index"
@@ -90,8 +92,8 @@ class ShardIndex:
                 that do not fit the shards, or a fingerprint of other contents.
         """
         try:
-            stored = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            stored = parse_json(text)
+        except ValueError as error:
             raise DataError(f"{where} is not JSON ({error}): {WRITE_INDEX}") from None
         if not isinstance(stored, dict) or stored.get("version") != INDEX_VERSION:
             raise DataError(
@@ -100,7 +102,7 @@ class ShardIndex:
         try:
             index = _index(stored)
             found = _digest(index._with_shards(stored["shards"]))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise DataError(f"{where} is damaged ({reason}): {WRITE_INDEX}") from None
         if stored.get("fingerprint") != found:
@@ -236,6 +238,6 @@ def _list(value: Any, what: str) -> list[Any]:
 
 
 def _rate(value: Any) -> float | None:
-    if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
-        raise ValueError(f"video.fps is {value!r}, neither null nor a number above 0")
+    if value is not None and (type(value) not in (int, float) or not 0 < value <= MOST_FPS):
+        raise ValueError(f"video.fps is {value!r}, neither null nor above 0 and up to {MOST_FPS:g}")
     return value

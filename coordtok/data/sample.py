@@ -3,16 +3,16 @@
 The text of a KEY.json may come from anywhere, so nothing in it is relied on.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from coordtok.config.schema import NO_LABEL
-from coordtok.data.index import ShardIndex
+from coordtok.data.index import MOST_FPS, ShardIndex
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.order import Cursor
 from coordtok.errors import one_line
+from coordtok.storage.json_files import parse_json
 
 
 class SampleId(NamedTuple):
@@ -80,15 +80,21 @@ def read_info(sample: StoredSample) -> dict[str, Any]:
     if "json" not in sample.entry.files:
         return {}
     try:
-        info = json.loads(sample.read("json"))
-    except (ValueError, RecursionError) as error:
+        info = parse_json(sample.read("json"), any_number=True)
+    except ValueError as error:
         raise UnreadableSample(f"its .json is damaged ({error})") from None
     if not isinstance(info, dict):
         raise UnreadableSample(f"its .json is damaged (a {type(info).__name__}, no names)")
     return info
 
 
+def rate_of(info: Mapping[str, Any]) -> float | None:
+    """The frames per second that a KEY.json states, or None."""
+    fps = info.get("fps")
+    return fps if isinstance(fps, int | float) and 0 < fps <= MOST_FPS else None
+
+
 def label_of(info: Mapping[str, Any]) -> int:
     """The class that a KEY.json names, or `NO_LABEL`."""
     label = info.get("class")
-    return label if type(label) is int and label >= 0 else NO_LABEL
+    return label if type(label) is int and 0 <= label < 1 << 63 else NO_LABEL

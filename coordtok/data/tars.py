@@ -5,7 +5,6 @@ name are one sample, the rest of the name is the extension.
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -15,11 +14,13 @@ from typing import BinaryIO, NamedTuple
 from coordtok.data.index import SampleEntry, ShardEntry
 from coordtok.errors import DataError, one_line
 from coordtok.storage.checksums import sha256_of_rest
+from coordtok.storage.json_files import parse_json
 from coordtok.video.codec import UnreadableVideo, count_frames, raw_layout
 
 VIDEO_EXTENSIONS = ("mp4", "npy")
 LATENT_EXTENSIONS = ("safetensors",)
 _END_MARK = bytes(tarfile.BLOCKSIZE)
+_MOST_FRAMES = 1 << 31
 
 
 class Member(NamedTuple):
@@ -114,7 +115,7 @@ def _frames(file: BinaryIO, extension: str, files: Mapping[str, tuple[int, int]]
 def _told_frames(file: BinaryIO, offset: int, size: int) -> int:
     file.seek(offset)
     try:
-        frames = json.loads(file.read(size))["frames"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        frames = parse_json(file.read(size), any_number=True)["frames"]
+    except (ValueError, KeyError, TypeError):
         return 0
-    return frames if type(frames) is int and frames > 0 else 0
+    return frames if type(frames) is int and 0 < frames <= _MOST_FRAMES else 0

@@ -6,7 +6,6 @@ Samples are decoded in batches that do not depend on the ranks; files that an ea
 same settings completed are kept.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from coordtok import distributed
 from coordtok.data.index import SampleEntry, ShardIndex
 from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.member import StoredSample, UnreadableSample
-from coordtok.data.sample import read_info
+from coordtok.data.sample import rate_of, read_info
 from coordtok.data.shards import OpenedShards
 from coordtok.errors import CheckpointError, ConfigError, one_line
 from coordtok.geometry.pixels import to_uint8
@@ -156,8 +155,8 @@ class _Decoder:
 
     def _rate(self, sample: StoredSample) -> Fraction:
         """Frames per second of the file: what the sample says, or the dataset."""
-        stated = (read_info(sample).get("fps"), self._dataset.index.video.fps)
-        usable = (fps for fps in stated if isinstance(fps, int | float) and 0 < fps < math.inf)
+        stated = (rate_of(read_info(sample)), self._dataset.index.video.fps)
+        usable = (fps for fps in stated if fps is not None)
         return Fraction(next(usable, _ASSUMED_RATE)) / self._request.frames.step
 
     @torch.no_grad()

@@ -5,7 +5,6 @@ OUTPUT/  train-000000.tar
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ import torch
 from safetensors.torch import save
 
 from coordtok.data.index import ShardEntry, shard_as_dict, shard_from_dict
-from coordtok.data.sample import SkippedSample
+from coordtok.data.sample import SkippedSample, rate_of
 from coordtok.data.tars import LATENT_EXTENSIONS, index_tar, write_tar
 from coordtok.inference.channel_sums import ChannelSums
 from coordtok.storage.files import whole_file, write_whole
+from coordtok.storage.json_files import read_json
 
 WORK = ".work"
 
@@ -53,13 +53,13 @@ class ShardRecord:
     def load(cls, folder: Path, name: str) -> "ShardRecord | None":
         """The record of a shard that is there in its full size; None where it has to be made."""
         try:
-            stored = json.loads(_record_path(folder, name).read_bytes())
+            stored = read_json(_record_path(folder, name))
             entry = shard_from_dict(stored["shard"])
             if entry.name != name or (folder / name).stat().st_size != entry.bytes:
                 return None
             skipped = tuple(SkippedSample(*each) for each in stored["skipped"])
             return cls(entry, ChannelSums.from_dict(stored["moments"]), skipped)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
@@ -91,12 +91,12 @@ def describe(stored: Mapping[str, Any], key: str, start: int, frames: int) -> di
 
     stored: what the KEY.json of the video says, of whose frames the clip begins at `start`.
     """
-    first, fps = stored.get("start_frame"), stored.get("fps")
+    first = stored.get("start_frame")
     return {
         "source": _text(stored.get("source")) or key,
-        "start_frame": (first if type(first) is int and first >= 0 else 0) + start,
+        "start_frame": (first if type(first) is int and 0 <= first < 1 << 53 else 0) + start,
         "frames": frames,
-        "fps": fps if isinstance(fps, int | float) and 0 < fps < math.inf else None,
+        "fps": rate_of(stored),
         "class": stored.get("class") if type(stored.get("class")) is int else None,
         "class_name": _text(stored.get("class_name")),
         "split": _text(stored.get("split")),

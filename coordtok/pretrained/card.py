@@ -20,6 +20,7 @@ from coordtok.config.schema import (
     TokenizerModelConfig,
 )
 from coordtok.errors import CheckpointError, ConfigError
+from coordtok.storage.json_files import read_json
 
 FORMAT = "coordtok export"
 VERSION = 1
@@ -125,8 +126,8 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise CheckpointError(_why_no_export(folder))
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        stored = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable JSON ({error}); export again") from None
     if not is_export_config(stored):
         raise CheckpointError(f"{path} is not of an export of this project; name another folder")

@@ -1,6 +1,5 @@
 """Write an export: whole or not at all, and never over anything that is not one."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import CONFIG, WEIGHTS, Card, is_export_config
 from coordtok.storage.files import whole_folder
+from coordtok.storage.json_files import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -39,7 +39,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 def _holds_export(folder: Path) -> bool:
     try:
-        return is_export_config(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        return is_export_config(read_json(folder / CONFIG))
     except (OSError, ValueError):
         return False
 

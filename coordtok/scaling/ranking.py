@@ -9,6 +9,7 @@ from typing import Any
 
 from coordtok.scaling.study import FRACTIONS, StudyRun
 from coordtok.storage.files import write_whole
+from coordtok.storage.json_files import parse_json
 
 SCORE = "val_psnr"
 
@@ -101,7 +102,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            line = json.loads(text)
+            line = parse_json(text, any_number=True)
         except ValueError:
             continue
         if isinstance(line, dict) and type(line.get("step")) is int:

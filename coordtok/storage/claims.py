@@ -10,6 +10,7 @@ from typing import Any
 
 from coordtok.errors import ConfigError, DataError
 from coordtok.storage.files import remove_partial, write_whole
+from coordtok.storage.json_files import read_json
 
 
 class Claim:
@@ -58,7 +59,7 @@ class Claim:
                 )
             return False, None
         try:
-            before = json.loads(self._path.read_bytes())
+            before = read_json(self._path)
             self._compare(before["settings"])
             summary, self._inputs = before["summary"], before.get("inputs")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

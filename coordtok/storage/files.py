@@ -1,7 +1,9 @@
 """Files and folders that are whole or not there: written under another name, then renamed."""
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coordtok.errors import DataError
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """All of a file that should have at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file: a pipe may have no end.
+        ValueError: it is larger.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it is larger than {most} bytes")
+    return data
 
 
 @contextmanager

@@ -7,9 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from coordtok.storage.checksums import sha256_of_file
 from coordtok.storage.files import replace_text
+from coordtok.storage.json_files import read_json
+from coordtok.storage.names import is_plain
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,16 @@ def read_manifest(path: Path) -> dict[str, FileFacts]:
         ValueError: it is damaged.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {name: FileFacts(**facts) for name, facts in stored.items()}
-    except (TypeError, AttributeError, RecursionError) as error:
+        return {name: _facts(name, each) for name, each in read_json(path).items()}
+    except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def _facts(name: str, stored: Mapping[str, Any]) -> FileFacts:
+    facts = FileFacts(**stored)
+    if not is_plain(name) or type(facts.bytes) is not int or not isinstance(facts.sha256, str):
+        raise ValueError(f"{name!r} is no file name, or has no size and checksum")
+    return facts
 
 
 def first_damage(folder: Path, files: Iterable[tuple[str, FileFacts]]) -> str | None:

@@ -7,7 +7,6 @@ inside `coordtok.train`.
 
 import copy
 import difflib
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from torch import nn
 from coordtok import distributed
 from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError, one_line
+from coordtok.storage.json_files import read_json
 from coordtok.train.masters import Masters
 from coordtok.train.optim import attach_matrices, build_optimizer
 
@@ -82,7 +82,7 @@ def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
 
 def _read_json(path: str) -> dict[str, Any]:
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = read_json(Path(path))
     except OSError as error:
         raise ConfigError(f"cannot read the DeepSpeed JSON {path}: {error.strerror}") from error
     except ValueError as error:

@@ -5,13 +5,13 @@
 One run at a time writes here; `owner.lock` names it.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from coordtok.errors import CheckpointError
 from coordtok.storage.files import remove_partial, replace_text
+from coordtok.storage.json_files import parse_json
 from coordtok.storage.locks import signature, signed_lock
 
 LOCK = "owner.lock"
@@ -82,7 +82,7 @@ class RunFolder:
         kept = []
         for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                if parse_json(line, any_number=True)["step"] <= step:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
