@@ -44,11 +44,11 @@ types: $(INSTALLED)
 check: lint types test
 
 # torch comes first: with it in place nothing else asks for another build of it.
-$(INSTALLED): setup.cfg constraints.txt
+$(INSTALLED): setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet -c constraints.txt setuptools wheel torch
 	python -m pip install --quiet -c constraints.txt --no-build-isolation \
-	    -e ".[quickstart,evaluation,generation,dev]"
+	    -e ".[train,quickstart,evaluation,generation,hf,dev]"
 	touch $@
 
 clean:

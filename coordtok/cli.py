@@ -16,6 +16,7 @@ from typing import NoReturn, ParamSpec, TypeAlias, get_args, get_type_hints
 
 from coordtok.config.load import preset_names
 from coordtok.config.schema import SamplerConfig
+from coordtok.config.sharding import shipped_jsons
 from coordtok.errors import ConfigError, UserError, one_line
 
 P = ParamSpec("P")
@@ -208,7 +209,8 @@ def add_run(options: Options, config: str, help: str) -> None:
         "--deepspeed",
         metavar="JSON",
         required=True,
-        help="how to shard and at what precision: one of ds_configs/, or your own",
+        help="how to shard and at what precision: a file of ds_configs/ or your own, or one of "
+        f"{', '.join(shipped_jsons())}",
     )
     options.add_argument(
         "--config",

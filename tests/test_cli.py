@@ -21,7 +21,7 @@ from coordtok.pretrained.write import DTYPES
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ("loader", "train", "decode", "sample", "latents")
 COMMANDS = [
-    *([f"scripts/{path.name}"] for path in sorted((ROOT / "scripts").glob("*.py"))),
+    *([f"scripts/{path.name}"] for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
     *(["scripts/benchmark.py", name] for name in BENCHMARKS),
     ["data_prep.build_shards"],
     ["data_prep.verify_shards"],

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAPS = {
     str(path.parent.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text())) or ""
-    for path in [*sorted(ROOT.glob("coordtok/*/**/__init__.py")), ROOT / "data_prep/__init__.py"]
+    for path in [
+        *sorted(ROOT.glob("coordtok/*/**/__init__.py")),
+        *(ROOT / folder / "__init__.py" for folder in ("data_prep", "scripts")),
+    ]
 }
 ALONE = {"coordtok/ops"}
 """Folders of one module, which the README describes."""

@@ -2,5 +2,6 @@
 
 schema      frozen dataclasses: every key with its type, default, meaning and range
 load        presets, YAML files and overrides to a checked `RunConfig`, and back
+sharding    where the DeepSpeed JSONs of `ds_configs/` lie
 describe    docs/config.md, from the dataclasses
 """

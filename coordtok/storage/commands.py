@@ -3,7 +3,7 @@
 import shlex
 from subprocess import TimeoutExpired
 
-from coordtok.errors import DataError
+from coordtok.errors import DataError, one_line
 from coordtok.storage.forward import ForwardStream
 from coordtok.storage.names import is_plain
 
@@ -54,8 +54,12 @@ class _Command:
 
     def __init__(self, url: str) -> None:
         # Imported here: it costs more than a second and brings torch.
-        from webdataset.gopen import gopen, set_options
-
+        try:
+            from webdataset.gopen import gopen, set_options
+        except ImportError as error:
+            raise DataError(
+                f"{url!r} cannot be run ({one_line(error)}): pip install 'coordtok[train]'"
+            ) from None
         self._pipe = gopen(url)
         set_options(self._pipe, timeout=_EXIT_S)
 

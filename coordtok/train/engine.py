@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -21,6 +20,7 @@ from torch import nn
 
 from coordtok import distributed
 from coordtok.config.schema import RunConfig
+from coordtok.config.sharding import sharding_json, shipped_jsons
 from coordtok.errors import ConfigError, one_line
 from coordtok.storage.json_files import read_json
 from coordtok.train.masters import Masters
@@ -53,7 +53,7 @@ class Sharding:
 
 
 def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
-    """The DeepSpeed JSON at `path`, completed for `run` on `world_size` ranks."""
+    """The DeepSpeed JSON of that path or name, completed for `run` on `world_size` ranks."""
     config = _read_json(path)
     micro_batch = rank_batch(run, world_size)
     accumulation = run.train.global_batch // (world_size * micro_batch)
@@ -82,9 +82,12 @@ def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
 
 def _read_json(path: str) -> dict[str, Any]:
     try:
-        config = read_json(Path(path))
+        config = read_json(sharding_json(path))
     except OSError as error:
-        raise ConfigError(f"cannot read the DeepSpeed JSON {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot read the DeepSpeed JSON {path}: {error.strerror}; name a file, or one of "
+            f"{', '.join(shipped_jsons())}"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):

@@ -1,0 +1,68 @@
+"""What `pip install` gives outside of a clone: commands, presets, DeepSpeed JSONs, and no more
+libraries than using an export needs."""
+
+import ast
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CLONE_ALONE = {"scaling"}
+"""Scripts that start others by their place in a clone."""
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+COMMANDS = dict(
+    line.split(" = ")
+    for line in SETUP["options.entry_points"]["console_scripts"].strip().splitlines()
+)
+
+
+def test_every_script_is_a_command_and_every_command_has_its_main() -> None:
+    scripts = {path.stem for path in ROOT.glob("scripts/[!_]*.py")} - CLONE_ALONE
+    named = {name.removeprefix("coordtok-").replace("-", "_") for name in COMMANDS}
+    assert named == scripts | {"build_shards", "verify_shards"}
+    for name, place in COMMANDS.items():
+        module, function = place.split(":")
+        assert module.endswith(f".{name.removeprefix('coordtok-').replace('-', '_')}")
+        path = module.replace("coordtok.commands", "scripts").replace(".", "/")
+        tree = ast.parse((ROOT / f"{path}.py").read_text())
+        assert function in [each.name for each in tree.body if isinstance(each, ast.FunctionDef)]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the installed package, made from a copy of what goes into it."""
+    source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
+    for name in ("coordtok", "data_prep", "scripts", "ds_configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*pip, "--target", str(target), str(source)], check=True, capture_output=True, cwd=source
+    )
+    return target
+
+
+def run_installed(installed: Path, *command: str) -> str:
+    """What a command prints that finds the installed package alone."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        command, cwd=installed, env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def test_an_installed_command_knows_presets_and_jsons(installed: Path) -> None:
+    assert {path.name for path in (installed / "bin").iterdir()} == COMMANDS.keys()
+    said = run_installed(installed, str(installed / "bin/coordtok-train"), "--help")
+    assert all(f" {path.stem}" in said for path in ROOT.glob("coordtok/config/presets/*.yaml"))
+    code = "from coordtok.config.sharding import sharding_json; print(sharding_json('zero3'))"
+    path = run_installed(installed, sys.executable, "-c", code).strip()
+    assert path == str(installed / "coordtok/ds_configs/zero3.json")
+    assert Path(path).read_text() == (ROOT / "ds_configs/zero3.json").read_text()
