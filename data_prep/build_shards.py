@@ -104,6 +104,8 @@ def _finished(options: BuildOptions, claim: Claim) -> Summary | None:
 def _settings(options: BuildOptions) -> dict[str, Any]:
     settings = options.as_dict()
     del settings["output"]  # a folder may be moved
+    if options.lanes is None:
+        del settings["lanes"]  # so that any fit; folders begun when the default was 96 go on
     return settings
 
 

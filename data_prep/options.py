@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coordtok.cli import Parser
-from coordtok.data.index import DEFAULT_LANES, SHARD_NAME
+from coordtok.data.index import SHARD_NAME
 from coordtok.data.partition import CLIPS_PER_SEGMENT, DEALING_SEED, SHARD_PREFIX
 from coordtok.errors import ConfigError
 from coordtok.video.pixel_formats import PIXEL_FORMATS
@@ -57,7 +57,7 @@ class BuildOptions:
     crf: float = 18.0
     gop: int = 16
     pixel_format: str = "yuv444p"
-    lanes: int = DEFAULT_LANES
+    lanes: int | None = None
     shard_size: int = 256
     samples_per_shard: int | None = None
     prefix: str = SHARD_PREFIX
@@ -295,9 +295,9 @@ def _add_shard_options(parser: argparse.ArgumentParser) -> None:
         "--lanes",
         type=int,
         metavar="L",
-        help="streams the data is dealt to; the number of ranks must divide it; "
-        "lowered to its largest divisor not above the samples "
-        "(default %(default)s)",
+        help="streams the data is dealt to; the number of ranks must divide it; lowered to a "
+        "divisor of it if there are fewer samples (default: the largest divisor of 96 whose lanes "
+        "are even within 10 %%)",
     )
     shards.add_argument(
         "--shard-size",

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from coordtok.cli import Parser, exit_on_user_error, positive
 from coordtok.data.index import (
-    DEFAULT_LANES,
     INDEX_NAME,
     SHARD_NAME,
     UNEVEN,
@@ -22,6 +21,7 @@ from coordtok.data.index import (
     ShardEntry,
     ShardIndex,
     VideoSpec,
+    even_lanes,
     unevenness,
 )
 from coordtok.data.latents import EXTENSION, LatentSpec, is_latent, read_planes
@@ -94,13 +94,6 @@ def write_index(folder: Path, clip_frames: int, fps: float | None, lanes: int | 
     index = ShardIndex(VideoSpec(clip_frames, height, width, fps), codec, chosen, shards)
     write_whole(folder / INDEX_NAME, index.to_json().encode())
     return index
-
-
-def even_lanes(shard_samples: Sequence[int], wanted: int = DEFAULT_LANES) -> int:
-    """The largest divisor of `wanted` whose lanes hold the same number of samples within 10 %."""
-    divisors = [lanes for lanes in range(1, wanted + 1) if wanted % lanes == 0]
-    fitting = [lanes for lanes in divisors if lanes <= len(shard_samples)]
-    return max(lanes for lanes in fitting if unevenness(shard_samples, lanes) <= UNEVEN)
 
 
 def _index_text(folder: Path) -> str:

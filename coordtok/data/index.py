@@ -10,7 +10,7 @@ a path or a URL is made of it.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -126,11 +126,23 @@ class ShardIndex:
         }
 
 
-def default_lanes(samples: int, wanted: int = DEFAULT_LANES) -> int:
-    """The largest divisor of `wanted` that is not above `samples`, so that no lane is empty."""
-    if samples < 1 or wanted < 1:
-        raise DataError(f"{samples} samples cannot be dealt to {wanted} lanes: both must be >= 1")
-    return max(lanes for lanes in range(1, wanted + 1) if wanted % lanes == 0 and lanes <= samples)
+def default_lanes(samples: int, asked: int | None = None) -> int:
+    """Lanes for `samples` that are dealt one by one: the most that are even (`even_lanes`).
+
+    asked: instead, this many, lowered to a divisor of it only where a lane would be empty.
+    """
+    if samples < 1 or (asked is not None and asked < 1):
+        raise DataError(f"{samples} samples cannot be dealt to {asked} lanes: both must be >= 1")
+    if asked is None:
+        return even_lanes([1] * samples)
+    return max(lanes for lanes in range(1, min(asked, samples) + 1) if asked % lanes == 0)
+
+
+def even_lanes(shard_samples: Sequence[int]) -> int:
+    """The largest divisor of `DEFAULT_LANES` whose lanes hold equally many samples within 10 %."""
+    most = min(DEFAULT_LANES, len(shard_samples))
+    divisors = [lanes for lanes in range(1, most + 1) if DEFAULT_LANES % lanes == 0]
+    return max(lanes for lanes in divisors if unevenness(shard_samples, lanes) <= UNEVEN)
 
 
 def lane_sizes(shard_samples: Iterable[int], lanes: int) -> list[int]:

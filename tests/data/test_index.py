@@ -4,12 +4,14 @@ from dataclasses import replace
 import pytest
 
 from coordtok.data.index import (
+    UNEVEN,
     SampleEntry,
     ShardEntry,
     ShardIndex,
     VideoSpec,
     default_lanes,
     lane_sizes,
+    unevenness,
 )
 from coordtok.errors import DataError
 
@@ -124,11 +126,20 @@ def test_two_samples_with_one_key_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("samples", "wanted", "lanes"),
-    [(1, 96, 1), (5, 96, 4), (7, 96, 6), (95, 96, 48), (96, 96, 96), (10**6, 96, 96), (9, 10, 5)],
+    ("samples", "asked", "lanes"),
+    [(1, 96, 1), (5, 96, 4), (7, 96, 6), (95, 96, 48), (10**6, 96, 96), (9, 10, 5), (7, 10**12, 5)],
 )
-def test_default_lanes_divide_and_never_exceed_the_samples(samples, wanted, lanes):
-    assert default_lanes(samples, wanted) == lanes
+def test_lanes_asked_for_are_lowered_only_where_one_would_be_empty(samples, asked, lanes):
+    assert default_lanes(samples, asked) == lanes
+
+
+@pytest.mark.parametrize(
+    ("samples", "lanes"),
+    [(1, 1), (5, 1), (14, 2), (79, 8), (96, 96), (97, 8), (960, 96), (999, 96)],
+)
+def test_default_lanes_are_even_by_the_rule_that_is_warned_about(samples, lanes):
+    assert default_lanes(samples) == lanes
+    assert unevenness([1] * samples, lanes) <= UNEVEN
 
 
 def test_no_samples_make_no_lanes():

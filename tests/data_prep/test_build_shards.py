@@ -1,6 +1,8 @@
 import io
 import json
 import os
+import shutil
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -40,13 +42,14 @@ def failures(folder):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, some_videos, options):
     folder = tmp_path_factory.mktemp("built") / "out"
-    summary, before = build(options(some_videos, folder), LOCAL)
+    made = options(some_videos, folder)
+    summary, before = build(made, LOCAL)
     assert not before
-    return folder, summary
+    return folder, summary, made
 
 
 def test_every_frame_of_every_video_is_there_once(built, some_videos):
-    folder, summary = built
+    folder, summary, _ = built
     videos = {}
     for sample in read_samples(folder):
         info = json.loads(sample["json"])
@@ -66,7 +69,7 @@ def test_every_frame_of_every_video_is_there_once(built, some_videos):
 
 
 def test_the_index_tells_what_is_there(built):
-    folder, summary = built
+    folder, summary, _ = built
     index = read_index(folder)
     assert (index.video.frames, index.video.height, index.video.width) == (8, 16, 16)
     assert index.video.fps is None
@@ -106,6 +109,17 @@ def test_a_finished_build_says_so(built, run_build, some_videos):
     assert "already built" in done.out
     assert "PSNR" in done.out
     assert shard_bytes(built[0]) == before
+
+
+def test_a_folder_built_when_lanes_were_96_by_default_is_finished(tmp_path, built, some_videos):
+    folder = shutil.copytree(built[0], tmp_path / "out")
+    record = json.loads((folder / "build.json").read_text())
+    record["settings"]["lanes"] = 96
+    (folder / "build.json").write_text(json.dumps(record))
+    made = replace(built[2], output=str(folder))
+    assert build(made, LOCAL)[1]
+    with pytest.raises(ConfigError, match="lanes 96, not 3"):
+        build(replace(made, lanes=3), LOCAL)
 
 
 def test_other_settings_on_the_same_folder_are_refused(built, run_build, some_videos):

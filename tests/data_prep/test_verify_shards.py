@@ -8,12 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from coordtok.data.index import ShardIndex, unevenness
+from coordtok.data.index import ShardIndex, even_lanes, unevenness
 from coordtok.data.tars import write_tar
 from coordtok.video.codec import encode_h264, encode_raw
 from data_prep.build_shards import build
 from data_prep.options import RunOptions
-from data_prep.verify_shards import even_lanes, main
+from data_prep.verify_shards import main
 
 
 @pytest.fixture(scope="module")
