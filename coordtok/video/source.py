@@ -6,9 +6,12 @@ pictures may lie on their side or have pixels that are not square. Frames come o
 hour-long film takes no more memory than a short clip.
 """
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import chain, islice
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -28,7 +31,16 @@ _ASSUMED_RATE = Fraction(25)  # for streams that state none
 _LONGEST_PAUSE = 60  # seconds a frame may be held at a fixed rate; beyond it the clock is broken
 _ENOUGH_FRAMES = 0.9  # of what the container promises; fewer means that it was cut off
 _HDR_CURVES: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+_ANCHOR_DISTANCE = 16  # frames; where all are key frames, listing each would gain little
+_ENTRIES = 4  # anchors that a window may be reached from
 _LONGEST_STRETCH = 8  # pixel aspect ratios beyond it are damage, not films
+
+
+class Anchor(NamedTuple):
+    """A key frame where decoding may begin: its number in the video and its time stamp."""
+
+    number: int
+    stamp: int
 
 
 class SourceVideo:
@@ -59,9 +71,45 @@ class SourceVideo:
         Raises:
             UnreadableVideo: damaged, without a frame, or cut off before its promised end.
         """
-        pictures = self._decode() if fps is None else _at_rate(self._decode(), self.fps, fps)
+        timed = self._decode() if fps is None else _at_rate(self._decode(), self.fps, fps)
+        return self._pictures(frame for frame, _ in timed)
+
+    def survey(self) -> tuple[int, list[Anchor]]:
+        """The number of frames and where `window` may begin to decode, from decoding all of it;
+        raises as `frames`."""
+        count, latest = 0, -math.inf
+        anchors: list[Anchor] = []
+        for count, (frame, _) in enumerate(self._decode(), 1):
+            if frame.pts is None:
+                continue
+            far = not anchors or count - 1 >= anchors[-1].number + _ANCHOR_DISTANCE
+            if far and frame.key_frame and frame.pts > latest:
+                anchors.append(Anchor(count - 1, frame.pts))
+            latest = max(latest, frame.pts)
+        return count, anchors
+
+    def window(self, start: int, count: int, anchors: Sequence[Anchor]) -> Iterator[Picture]:
+        """The frames start ... start + count - 1 of `frames`, decoded from the nearest of the
+        anchors that `survey` found; from the beginning where a container cannot be entered there.
+
+        Raises:
+            UnreadableVideo: damaged, or fewer frames than that.
+        """
+        found = self._enter([each for each in anchors if each.number <= start])
+        number, frames = found or (0, (frame for frame, _ in self._decode()))
+        at = start
+        try:
+            for picture in self._pictures(islice(frames, start - number, start - number + count)):
+                yield picture
+                at += 1
+        except (av.FFmpegError, ValueError) as error:
+            raise UnreadableVideo(f"damaged after {at} frames: {_reason(error)}") from None
+        if at < start + count:
+            raise UnreadableVideo(f"it ends after {at} frames; it was longer before")
+
+    def _pictures(self, frames: Iterable[av.VideoFrame]) -> Iterator[Picture]:
         to_rgb = AnyToRgb(self._pixel_aspect)
-        for frame, _ in pictures:
+        for frame in frames:
             yield _upright(to_rgb(frame), frame.rotation)
 
     def _open(self) -> av.container.InputContainer:
@@ -80,13 +128,46 @@ class SourceVideo:
             raise UnreadableVideo("no moving picture in it, only sound or other data")
         return container
 
+    def _enter(self, anchors: Sequence[Anchor]) -> tuple[int, Iterator[av.VideoFrame]] | None:
+        """The number of the last of the anchors, and the frames from it on.
+
+        Seeking may end beyond the place asked for, so those before it are tried as well; None where
+        it is found from none of them, or is the beginning.
+        """
+        for before in anchors[: -_ENTRIES - 1 : -1]:
+            if before.number and (frames := self._from(before.stamp, anchors[-1].stamp)):
+                return anchors[-1].number, frames
+        return None
+
+    def _from(self, entry: int, stamp: int) -> Iterator[av.VideoFrame] | None:
+        """The frames from the one stamped `stamp` on, after seeking `entry`; None without it."""
+        frames = self._after_seek(entry)
+        try:
+            for frame in frames:
+                if frame.pts is None or frame.pts > stamp:
+                    return None
+                if frame.pts == stamp:
+                    return chain([frame], frames)
+        except (av.FFmpegError, ValueError):
+            pass
+        return None
+
+    def _after_seek(self, stamp: int) -> Iterator[av.VideoFrame]:
+        with self._open() as container:
+            container.seek(stamp, stream=container.streams.video[0])
+            yield from container.decode(self._stream(container))
+
+    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = self.threads
+        stream.thread_type = "AUTO" if self.threads > 1 else "NONE"
+        return stream
+
     def _decode(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Every decoded frame with its time in seconds from the first."""
         count = 0
         with self._open() as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = self.threads
-            stream.thread_type = "AUTO" if self.threads > 1 else "NONE"
+            stream = self._stream(container)
             clock = _Clock(self.fps)
             try:
                 for frame in container.decode(stream):

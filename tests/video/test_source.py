@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from coordtok.video.codec import UnreadableVideo
-from coordtok.video.source import open_video, resize_and_crop
+from coordtok.video.source import Anchor, open_video, resize_and_crop
 
 
 def greys(video, fps=None):
@@ -39,6 +39,29 @@ def test_every_container_gives_every_frame(tmp_path, write_video, container, cod
     assert video.fps == 24
     for _ in range(2):
         np.testing.assert_allclose(greys(video), range(20), atol=1)
+
+
+@pytest.mark.parametrize(("container", "codec", "pixel_format"), CONTAINERS)
+def test_a_window_is_the_same_frames_of_a_full_decode(
+    tmp_path, write_video, container, codec, pixel_format
+):
+    path = tmp_path / "video"
+    write_video(path, 70, container=container, codec=codec, pixel_format=pixel_format)
+    video = open_video(path)
+    frames, (count, anchors) = list(video.frames()), video.survey()
+    assert count == len(frames) == 70
+    assert anchors[0].number == 0
+    for start, length in [(0, 3), (11, 5), (anchors[-1].number, 2), (66, 4)]:
+        window = list(video.window(start, length, anchors))
+        np.testing.assert_array_equal(window, frames[start : start + length])
+    with pytest.raises(UnreadableVideo, match="ends after 70 frames"):
+        list(video.window(66, 5, anchors))
+
+
+def test_a_place_that_seeking_does_not_find_is_reached_from_the_beginning(tmp_path, write_video):
+    video = open_video(write_video(tmp_path / "a.mp4", 40))
+    (window,) = video.window(30, 1, [Anchor(0, 0), Anchor(25, 10**9)])
+    np.testing.assert_array_equal(window, list(video.frames())[30])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
