@@ -11,7 +11,7 @@ from typing import Any
 
 from coordtok.cli import Parser
 from coordtok.data.index import SHARD_NAME
-from coordtok.data.partition import CLIPS_PER_SEGMENT, DEALING_SEED, SHARD_PREFIX
+from coordtok.data.partition import CLIPS_PER_SEGMENT, DEALING_SEED, MIN_FRAMES, SHARD_PREFIX
 from coordtok.errors import ConfigError
 from coordtok.video.pixel_formats import PIXEL_FORMATS
 from coordtok.video.source import RESAMPLERS
@@ -46,7 +46,7 @@ class BuildOptions:
     csv: str | None = None
     split: str | None = None
     frames: tuple[int, int | None] = (0, None)
-    min_frames: int = 2
+    min_frames: int = MIN_FRAMES
     height: int = 128
     width: int = 128
     resample: str = "bicubic"

@@ -28,7 +28,8 @@ def parse_args() -> argparse.Namespace:
     cli.add_model(parser)
     cli.add_shards(
         parser,
-        "video shards at the model's size: a folder, a URL (http, s3, gs, hf), or a pipe: command",
+        "video shards at the model's size: a folder, a URL (http, s3, gs, hf), or a pipe: command; "
+        "or a folder of videos",
     )
     cli.add_output(parser, "folder to make, or to continue")
     parser.add_argument(
@@ -97,12 +98,13 @@ def main() -> None:
     choice = WindowChoice.parse(args.windows, args.seed)
     how = Encoding(choice, args.store_dtype, args.batch, workers)
     distributed.setup()
-    shards = distributed.together(lambda: open_shards(args.shards))
     model = distributed.together(
         lambda: CoordTok.from_pretrained(
             args.model, args.device or distributed.device(), DTYPES.get(args.compute_dtype)
         )
     )
+    size = model.config.video_size
+    shards = distributed.together(lambda: open_shards(args.shards, size=size))
     tokenizer = distributed.run_on_main(lambda: TokenizerId(args.model, fingerprint(args.model)))
     start = time.monotonic()
     summary, encoded = encode(

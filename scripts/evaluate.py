@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         help="mp4 files, as scripts/sample.py makes them: FVD against as many real clips",
     )
-    cli.add_shards(parser, "video shards: a folder or a URL")
+    cli.add_shards(parser, "video shards, a folder or a URL; for --model also a folder of videos")
     cli.add_output(parser, "folder to make; must be new")
     add_clips(parser)
     add_metrics(parser)

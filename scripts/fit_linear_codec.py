@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         required=True,
         help="the tokenizer's: its clips and the numbers of its latent",
     )
-    parser.add_argument("--shards", metavar="DIR", required=True, help="training shards")
+    cli.add_shards(parser, "training shards, or a folder of videos")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="to write")
     parser.add_argument(
         "--tubelet",
@@ -49,7 +49,8 @@ def main() -> None:
     from coordtok.data.shards import open_shards
     from coordtok.evaluation.linear_codec import fit_to_shards
 
-    codec = fit_to_shards(open_shards(args.shards), model, args.tubelet and tuple(args.tubelet))
+    shards = open_shards(args.shards, size=model.video_size)
+    codec = fit_to_shards(shards, model, args.tubelet and tuple(args.tubelet))
     codec.save(args.output)
     components = len(codec.basis_KP)
     print(f"{args.output}: {components} components of tubelets of {codec.tubelet}")

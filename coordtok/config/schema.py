@@ -222,8 +222,8 @@ class DatasetConfig:
     """One dataset of a mixture."""
 
     path: str
-    """A folder, a URL of http(s), s3, gs or hf, or a `pipe:` command in which `{name}` stands for
-    the file."""
+    """A folder of shards, a URL of http(s), s3, gs or hf, or a `pipe:` command in which `{name}`
+    stands for the file; for a tokenizer also a folder of videos."""
     weight: float = 1.0
     """Its share of the clips, relative to the other datasets' weights."""
 

@@ -16,6 +16,7 @@ from coordtok.storage.names import short_hash
 from coordtok.video.folder import Video
 
 CLIPS_PER_SEGMENT = 4
+MIN_FRAMES = 2
 DEALING_SEED = 0
 SHARD_PREFIX = "shard"
 

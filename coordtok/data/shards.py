@@ -17,10 +17,12 @@ from typing import TypeVar
 from coordtok.data.index import INDEX_NAME, WRITE_INDEX, SampleEntry, ShardEntry, ShardIndex
 from coordtok.data.member import StoredSample, UnreadableSample, sample_at
 from coordtok.data.streams import StreamedLane
+from coordtok.data.video_folder import VideoFolderReader, open_video_folder
 from coordtok.errors import DataError, one_line
 from coordtok.storage.attempts import retry
 from coordtok.storage.local import LocalStore
 from coordtok.storage.stores import StreamStore, open_store
+from coordtok.video.folder import Video, find_videos
 
 IO_RETRIES = 3
 _SHARDS_TO_PROBE = 8
@@ -78,7 +80,7 @@ class ShardReader:
 class OpenedShards:
     """One dataset of a mixture."""
 
-    reader: ShardReader
+    reader: ShardReader | VideoFolderReader
     weight: float = 1.0
 
     @property
@@ -90,8 +92,22 @@ class OpenedShards:
         return self.reader.index
 
 
-def open_shards(location: str, weight: float = 1.0, io_retries: int = IO_RETRIES) -> OpenedShards:
-    """Open the shards at `location`; raises as `load_index` does."""
+def open_shards(
+    location: str,
+    weight: float = 1.0,
+    io_retries: int = IO_RETRIES,
+    size: tuple[int, int, int] | None = None,
+) -> OpenedShards:
+    """Open the shards at `location`.
+
+    Args:
+        size: (T, H, W) of clips, where a local folder of videos will do as well.
+
+    Raises:
+        DataError: as `load_index` and `open_video_folder` do.
+    """
+    if size is not None and (videos := _loose_videos(location)):
+        return OpenedShards(open_video_folder(location, videos, size, io_retries), weight)
     return OpenedShards(ShardReader(location, load_index(location, io_retries), io_retries), weight)
 
 
@@ -119,6 +135,14 @@ def load_index(location: str, io_retries: int = IO_RETRIES) -> ShardIndex:
     return index
 
 
+def _loose_videos(location: str) -> list[Video]:
+    """The videos of a local folder that has neither an index nor tars."""
+    store = open_store(location)
+    if not isinstance(store, LocalStore) or store.exists(INDEX_NAME):
+        return []
+    return [] if any(store.folder.glob("*.tar")) else find_videos(store.folder)[0]
+
+
 def _read_index(store: LocalStore | StreamStore) -> bytes:
     if isinstance(store, LocalStore) and not store.exists(INDEX_NAME):
         raise DataError(_without_index(store.folder))
@@ -137,6 +161,14 @@ def _without_index(folder: Path) -> str:
             f"{folder} has tar files but no {INDEX_NAME}; write it: "
             f"python -m data_prep.verify_shards {folder} --write-index"
         )
+    if find_videos(folder)[0]:
+        return (
+            f"{folder} holds videos, and shards are wanted here: python -m data_prep.build_shards "
+            f"--input {folder} --output shards/{folder.resolve().name}, or for latents "
+            "scripts/encode.py"
+        )
+    if any(folder.iterdir()):
+        return f"{folder} holds neither shards nor videos; name a folder that does"
     return f"{folder} holds no shards; build some there: {build}"
 
 

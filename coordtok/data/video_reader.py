@@ -19,9 +19,13 @@ from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.sample import label_of, read_info
 from coordtok.data.tars import VIDEO_EXTENSIONS
 from coordtok.errors import DataError
-from coordtok.video.codec import UnreadableVideo, check_size, decode_frames, raw_layout
-
-_NPY_HEADER_BYTES = 1024
+from coordtok.video.codec import (
+    RAW_HEADER_BYTES,
+    UnreadableVideo,
+    check_size,
+    decode_frames,
+    raw_layout,
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class VideoWindows:
 
     def _read_raw(self, sample: StoredSample, start: int, count: int) -> np.ndarray:
         size = sample.entry.files["npy"][1]
-        shape, offset = raw_layout(sample.read("npy", size=min(size, _NPY_HEADER_BYTES)))
+        shape, offset = raw_layout(sample.read("npy", size=min(size, RAW_HEADER_BYTES)))
         check_size(shape[1:3], (self.height, self.width))
         if shape[0] != sample.entry.frames:
             raise UnreadableSample(

@@ -85,8 +85,8 @@ def evaluate_tokenizer(request: TokenizerRequest) -> dict[str, Any]:
 
 def _prepare(request: TokenizerRequest) -> Prepared:
     model = CoordTok.from_pretrained(request.model, request.device, request.dtype)
-    dataset = open_shards(request.shards)
-    frames, height, width = model.config.video_size
+    frames, height, width = size = model.config.video_size
+    dataset = open_shards(request.shards, size=size)
     clips = request.clips.choose(dataset.index, frames)
     reader = ClipReader(
         dataset,
@@ -108,7 +108,7 @@ def _prepare(request: TokenizerRequest) -> Prepared:
         features.check_clips([clip.frames for clip in clips], "clips")
     linear_codec = None
     if request.linear_codec is not None:
-        size, numbers = model.config.video_size, model.config.latent.numbers
+        numbers = model.config.latent.numbers
         linear_codec = LinearCodec.load(request.linear_codec, size, numbers)
     measures = Measures(request.ssim, perceptual, features, linear_codec, request.shown)
     return Prepared(model, dataset, clips, reader, measures)

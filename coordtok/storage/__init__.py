@@ -4,6 +4,7 @@ files                 files and folders written under another name, then renamed
 locks, claims         one writer of a folder at a time; what the folder is being filled with
 checksums, manifests  a file's SHA-256; the files of a folder with size and SHA-256
 json_files            JSON that any code here can go through, or what is wrong with it
+cache                 where files lie that can be had again
 names                 file names from untrusted keys
 attempts              failing input, tried again with growing pauses
 stores                which of the next four reads a location that the user typed

@@ -4,11 +4,12 @@ A lock is the operating system's, so it ends with the processes that hold it, ho
 """
 
 import fcntl
+import math
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -35,6 +36,26 @@ def sole_owner(folder: Path, command: str) -> Iterator[None]:
         os.close(descriptor)
         raise DataError(f"another {command} is writing {folder}: wait for it, or stop it") from None
     try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def taking_turns(folder: Path) -> Iterator[None]:
+    """Hold an existing folder, when those who hold it before have let go. On file systems without
+    locks nobody waits.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise DataError(f"cannot use {folder} as a folder: {error.strerror}") from None
+    try:
+        with suppress(OSError):
+            _acquire(descriptor, math.inf)
         yield
     finally:
         os.close(descriptor)

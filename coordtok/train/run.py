@@ -7,7 +7,7 @@ from typing import Any
 
 from coordtok import distributed
 from coordtok.config.load import to_yaml
-from coordtok.config.schema import RunConfig
+from coordtok.config.schema import RunConfig, TokenizerModelConfig
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import one_per_sample
 from coordtok.data.loader import TrainLoader
@@ -93,10 +93,7 @@ def assemble(
 ) -> Trainer:
     """Every part of a run, at the state of `checkpoint` or at the beginning."""
     datasets = distributed.together(
-        lambda: [
-            open_shards(source.path, source.weight, run.data.io_retries)
-            for source in run.data.shards
-        ]
+        lambda: [_open(run, source.path, source.weight) for source in run.data.shards]
     )
     data = _describe(run, datasets)
     if any(other != data for other in distributed.gather(data)):
@@ -119,6 +116,12 @@ def assemble(
         run, sharding, folder, task, engine, ema, iter(loader), held_out, data, progress,
         monitor, stop,
     )  # fmt: skip
+
+
+def _open(run: RunConfig, path: str, weight: float = 1.0) -> OpenedShards:
+    """Shards; a tokenizer's may be a folder of videos as well."""
+    size = run.model.video_size if isinstance(run.model, TokenizerModelConfig) else None
+    return open_shards(path, weight, run.data.io_retries, size)
 
 
 def _describe(run: RunConfig, datasets: list[OpenedShards]) -> list[dict[str, Any]]:
@@ -168,7 +171,7 @@ def _held_out(run: RunConfig, task: Task) -> ClipReader | None:
     """A window of every held-out sample, the same ones every time."""
     if run.data.val_shards is None:
         return None
-    dataset = open_shards(run.data.val_shards, 1.0, run.data.io_retries)
+    dataset = _open(run, run.data.val_shards)
     read = task.reader()
     return ClipReader(
         dataset,

@@ -26,6 +26,8 @@ from coordtok.video.pixel_formats import StoredToRgb, as_planes
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
+RAW_HEADER_BYTES = 1024
+"""Of a .npy, enough to read its layout from."""
 _MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
 _LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
 
@@ -105,6 +107,13 @@ def encode_raw(frames: Frames) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(frames), allow_pickle=False)
     return buffer.getvalue()
+
+
+def raw_header(shape: tuple[int, int, int, int]) -> bytes:
+    """The first `RAW_HEADER_BYTES` of a .npy of uint8 frames (T, H, W, 3); pixels follow."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+    start = npy.magic(1, 0) + (RAW_HEADER_BYTES - 10).to_bytes(2, "little")
+    return start + text.ljust(RAW_HEADER_BYTES - 11).encode() + b"\n"
 
 
 def raw_layout(head: bytes) -> tuple[tuple[int, int, int, int], int]:
