@@ -1,11 +1,9 @@
 """Command lines: what they refuse, how they end, and that --help is complete and quick."""
 
 import argparse
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +15,7 @@ from coordtok.evaluation.features import PixelRange, Preparation
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
 from coordtok.inference.reconstruct import Fit
 from coordtok.pretrained.write import DTYPES
+from tests.support.commands import parser_of, run_here
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ("loader", "train", "decode", "sample", "latents")
@@ -38,30 +37,6 @@ finally:
 """
 
 
-def run(command: list[str], *arguments: str) -> int:
-    """The exit code of a command's `main`, in this process."""
-    sys.argv = [*command, *arguments]
-    name = command[0]
-    if name.endswith(".py"):
-        return runpy.run_path(str(ROOT / name))["main"]()
-    return import_module(name).main()
-
-
-@pytest.fixture
-def parser_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], argparse.ArgumentParser]:
-    """The parser that answers a command's --help."""
-    parsers: list[argparse.ArgumentParser] = []
-    monkeypatch.setattr(cli.Parser, "print_help", lambda parser: parsers.append(parser))
-    monkeypatch.setattr(sys, "argv", sys.argv)
-
-    def parser(command: list[str]) -> argparse.ArgumentParser:
-        with pytest.raises(SystemExit):
-            run(command, "--help")
-        return parsers.pop()
-
-    return parser
-
-
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_is_long_enough_and_loads_no_torch(command: list[str]) -> None:
     done = subprocess.run(
@@ -73,7 +48,7 @@ def test_help_is_long_enough_and_loads_no_torch(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_explains_every_option(command: list[str], parser_of) -> None:
+def test_help_explains_every_option(command: list[str]) -> None:
     actions = parser_of(command)._actions
     assert all(action.help for action in actions)
     hidden = {action.dest for action in actions if action.help == argparse.SUPPRESS}
@@ -86,8 +61,7 @@ def test_a_wrong_option_is_told_on_one_line_by_rank_0(
     command: list[str], rank: int, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setenv("RANK", str(rank))
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    assert run(command, "--colour", "red") == 2
+    assert run_here(command, "--colour", "red") == 2
     said = capsys.readouterr()
     assert not said.out
     assert said.err.count("\n") == 1 - rank
@@ -116,7 +90,7 @@ def test_a_usage_error_names_option_value_and_rule(arguments: list[str], message
     assert str(caught.value) == message
 
 
-def test_choices_and_defaults_are_those_of_the_library(parser_of) -> None:
+def test_choices_and_defaults_are_those_of_the_library() -> None:
     assert get_args(Grouping) == cli.GROUPINGS
     assert tuple(DTYPES) == cli.DTYPES
     evaluate, reconstruct = (
@@ -186,7 +160,7 @@ def test_a_mistake_in_the_code_keeps_its_traceback():
         ("reconstruct", "--dtype", "--compute-dtype"),
     ],
 )
-def test_former_names_of_options_still_work(command: str, old: str, new: str, parser_of) -> None:
+def test_former_names_of_options_still_work(command: str, old: str, new: str) -> None:
     """--dtype was of the stored planes, of the stored weights, or of those computed with."""
     options = parser_of([f"scripts/{command}.py"])._option_string_actions
     assert options[old] is options[new]

@@ -40,7 +40,7 @@ class Ranks:
         self, arguments: Sequence[str], cwd: Path, environment: dict[str, str], fresh: bool
     ) -> None:
         """Start one more rank: `python ARGUMENTS`."""
-        files = _new_file(), _new_file()
+        files = new_file(), new_file()
         self._printed.append(files)
         if fresh:
             command = [sys.executable, *arguments]
@@ -66,23 +66,24 @@ class Ranks:
                 process.send_signal(number)
 
     def stdout(self, rank: int = 0) -> str:
-        return _content(self._printed[rank][0])
+        return content(self._printed[rank][0])
 
     def stderr(self, rank: int = 0) -> str:
-        return _content(self._printed[rank][1])
+        return content(self._printed[rank][1])
 
     @property
     def output(self) -> str:
         """All that all ranks have printed."""
-        return "\n".join(_content(file) for files in self._printed for file in files)
+        return "\n".join(content(file) for files in self._printed for file in files)
 
 
-def _new_file() -> IO[str]:
+def new_file() -> IO[str]:
     return tempfile.TemporaryFile("w+")
 
 
-def _content(file: IO[str]) -> str:
-    return Path(f"/proc/self/fd/{file.fileno()}").read_text()
+def content(file: IO[str]) -> str:
+    """All that was written to a file, whose place for the next write stays."""
+    return Path(f"/proc/self/fd/{file.fileno()}").read_text(errors="replace")
 
 
 def start(
