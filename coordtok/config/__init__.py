@@ -1,6 +1,7 @@
 """What a run is. No torch.
 
 schema      frozen dataclasses: every key with its type, default, meaning and range
+yaml_files  YAML that people write, bounded in what it stands for
 load        presets, YAML files and overrides to a checked `RunConfig`, and back
 sharding    where the DeepSpeed JSONs of `ds_configs/` lie
 describe    docs/config.md, from the dataclasses

@@ -14,8 +14,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordtok.config.load import build, load_config, read_yaml, to_yaml
+from coordtok.config.load import build, load_config, to_yaml
 from coordtok.config.schema import RunConfig
+from coordtok.config.yaml_files import read_yaml
 from coordtok.errors import ConfigError
 from coordtok.scaling.flops import training_step_flops
 

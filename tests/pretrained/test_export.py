@@ -126,7 +126,10 @@ def test_tensors_of_another_dtype(
         ({"version": "1"}, "has version 1 of the export format"),
         ({"kind": "moebius"}, "is of kind 'moebius'; coordtok .* knows coordtok, dit: update"),
         ({"format": "other"}, "is not of an export of this project"),
-        ({"model": {"dim": 16, "hedas": 2}}, "unknown key model.hedas; did you mean model.heads"),
+        (
+            {"model": {"dim": 16, "hedas": 2}},
+            r"unknown key model.hedas \(did you mean model.heads",
+        ),
         ({"model": {"dim": "wide"}}, "model.dim is 'wide'; it must be of type int"),
         ({"model": {"dim": 30}}, "model.dim is 30, which model.heads 16 does not divide"),
         ({"model": 3}, "lacks the section 'model'"),

@@ -70,7 +70,7 @@ def test_all_runs_have_the_budget_and_nothing_else_in_common_but_the_study(
         ({"runs": []}, "name at least one"),
         ({"runs": [{"name": "../a", "config": "quickstart"}]}, "runs has the name '../a'"),
         ({"runs": [{"name": "a", "config": "quick"}]}, "no preset and no file is called 'quick'"),
-        ({"run": []}, "unknown key run; did you mean runs"),
+        ({"run": []}, r"unknown key run \(did you mean runs\)"),
     ],
 )
 def test_studies_that_cannot_be_run_are_refused(

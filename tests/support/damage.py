@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import yaml
+
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, "", "x", "\x00", "\ud800", "a" * 5000, "../../x", [], {}, [1],
     {"name": 1}, [[]],
@@ -81,6 +83,22 @@ def damaged_json(good: Any, rng: random.Random) -> bytes:
             return json.dumps(damaged_tree(good, rng)).encode()
 
 
+def damaged_yaml(good: Any, rng: random.Random) -> str:
+    """A YAML text that is almost that of `good`."""
+    text = yaml.safe_dump(good)
+    match rng.randrange(6):
+        case 0 | 1:
+            return damaged_bytes(text.encode(), rng).decode(errors="replace")
+        case 2:
+            return _one_of(rng, _YAML_BOMBS).decode()[:20_000]
+        case 3:
+            words = text.split(" ")
+            words.insert(rng.randrange(len(words)), rng.choice(_YAML_MARKS))
+            return " ".join(words)
+        case _:
+            return yaml.safe_dump(damaged_tree(good, rng))
+
+
 def _one_of(rng: random.Random, bombs: tuple[Callable[[int], bytes], ...]) -> bytes:
     return rng.choice(bombs)(rng.choice((10, 70, 500, 900, 5000, 100_000)))
 
@@ -95,3 +113,20 @@ _JSON_BOMBS: tuple[Callable[[int], bytes], ...] = (
     lambda size: b'"' + b"\\" * size,
     lambda size: b"\xff\xfe" + b"\x00" * size,
 )
+_YAML_BOMBS: tuple[Callable[[int], bytes], ...] = (
+    *_JSON_BOMBS[:-1],
+    lambda size: b"- " * size,
+    lambda size: b"? " * size,
+    lambda size: b"&a " * size,
+    lambda size: b"a: &a [" + b"*a," * size + b"]",
+    lambda size: b"a: &a {<<: [" + b"*a," * size + b"]}",
+    lambda size: b"a: &a [1]\nb: [" + b"*a," * size + b"]",
+    lambda size: b"a: 0x" + b"f" * size,
+    lambda size: b"a: 1" + b":59" * size,
+)
+_YAML_MARKS = (
+    "!!int ''", "!!float ''", "!!bool x", "!!binary x", "!!timestamp x", "!!set", "!!omap",
+    "!!pairs", "!!python/name:os.system", "!!map", "!!seq", "!x", "&a", "*a", "<<:", "<<: *a", "?",
+    "? ", ": ", "- ", "|", ">", "%YAML 3.0", "---", "...", "\t", "#", ".inf", "1e999", "0x", "0o9",
+    "1:2:3", '"\\0"', '"\\ud800"', "[", "}", "2024-13-01", "=",
+)  # fmt: skip

@@ -25,7 +25,7 @@ def error_of(output: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train.stepz=1"], "unknown key train.stepz; did you mean train.steps"),
+        (["train.stepz=1"], "unknown key train.stepz (did you mean train.steps)"),
         (["model.dim=wide"], "model.dim is 'wide'; it must be of type int"),
         (["model.height=36"], "the video is 36 along y, which model.video_patch 8 does not divide"),
         (["train.points=9999"], "train.points is 9999, but a clip has 128 patches"),
