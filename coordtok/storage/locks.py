@@ -1,6 +1,7 @@
 """Folders that one command fills at a time: two that write there undo each other's work.
 
-A lock is the operating system's, so it ends with the processes that hold it, however they end.
+A lock is the operating system's, so it ends with the process that took it, however that ends: what
+it forked, such as loaders that notice seconds later, does not hold it.
 """
 
 import fcntl
@@ -9,13 +10,16 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from coordtok.errors import DataError
 
 _POLL_SECONDS = 0.2
+_held: set[int] = set()
+"""Descriptors of the locks that this process took."""
 
 
 @contextmanager
@@ -30,15 +34,15 @@ def sole_owner(folder: Path, command: str) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise DataError(f"cannot use {folder} as a folder: {error.strerror}") from None
-    try:
-        _acquire(descriptor)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise DataError(f"another {command} is writing {folder}: wait for it, or stop it") from None
-    try:
+    with ExitStack() as held:
+        held.callback(os.close, descriptor)
+        try:
+            held.enter_context(_locked(descriptor))
+        except BlockingIOError:
+            raise DataError(
+                f"another {command} is writing {folder}: wait for it, or stop it"
+            ) from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -53,12 +57,11 @@ def taking_turns(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise DataError(f"cannot use {folder} as a folder: {error.strerror}") from None
-    try:
+    with ExitStack() as held:
+        held.callback(os.close, descriptor)
         with suppress(OSError):
-            _acquire(descriptor, math.inf)
+            held.enter_context(_locked(descriptor, math.inf))
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -69,8 +72,7 @@ def signed_lock(path: Path, patience_s: float) -> Iterator[None]:
         BlockingIOError: another process has held it for all of `patience_s`.
         OSError: it cannot be written, or its file system has no locks.
     """
-    with open(path, "a+", encoding="utf-8") as file:
-        _acquire(file.fileno(), patience_s)
+    with open(path, "a+", encoding="utf-8") as file, _locked(file.fileno(), patience_s):
         file.truncate(0)
         since = datetime.now().isoformat(timespec="seconds")
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
@@ -86,7 +88,35 @@ def signature(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
-def _acquire(descriptor: int, patience_s: float = 0.0) -> None:
+@contextmanager
+def _locked(descriptor: int, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock of an open file or folder; raises BlockingIOError as `_acquire` does."""
+    _let_go_in_forks()
+    _acquire(descriptor, patience_s)
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        _held.discard(descriptor)
+
+
+@cache
+def _let_go_in_forks() -> None:
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    """Have the descriptors of inherited locks lead nowhere. They stay open: who opened them may
+    close them."""
+    if _held:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in _held:
+            os.dup2(nowhere, descriptor, inheritable=False)
+        os.close(nowhere)
+        _held.clear()
+
+
+def _acquire(descriptor: int, patience_s: float) -> None:
     """Take the lock of an open file or folder; BlockingIOError where another process keeps it."""
     deadline = time.monotonic() + patience_s
     while True:

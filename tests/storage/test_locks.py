@@ -1,7 +1,9 @@
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,30 @@ def test_one_owner_at_a_time(tmp_path: Path) -> None:
         pass
     with sole_owner(folder, "encode.py"):
         pass
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [lambda folder: sole_owner(folder, "encode.py"), lambda folder: signed_lock(folder / "a", 0)],
+)
+def test_a_lock_is_not_inherited(lock, tmp_path: Path) -> None:
+    """Loaders outlive a command that is killed, for seconds."""
+    ours, theirs = multiprocessing.Pipe()
+    with lock(tmp_path):
+        child = multiprocessing.get_context("fork").Process(target=echo, args=(theirs,))
+        child.start()
+        ours.send("started")
+        ours.recv()
+    with lock(tmp_path):
+        assert child.is_alive()
+    ours.send("enough")
+    child.join()
+    assert child.exitcode == 0
+
+
+def echo(pipe: Connection) -> None:
+    pipe.send(pipe.recv())
+    pipe.recv()
 
 
 def test_an_error_inside_is_not_taken_for_another_owner(tmp_path: Path) -> None:
