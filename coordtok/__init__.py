@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coordtok.geometry.planes import Triplane as Triplane
+    from coordtok.inference.video_files import load_video as load_video
+    from coordtok.inference.video_files import save_video as save_video
     from coordtok.models.dit import TriplaneDiT as TriplaneDiT
     from coordtok.models.tokenizer import CoordTok as CoordTok
 
@@ -17,9 +19,11 @@ _HOMES = {
     "CoordTok": "coordtok.models.tokenizer",
     "Triplane": "coordtok.geometry.planes",
     "TriplaneDiT": "coordtok.models.dit",
+    "load_video": "coordtok.inference.video_files",
+    "save_video": "coordtok.inference.video_files",
 }
 
-__all__ = ["CoordTok", "Triplane", "TriplaneDiT"]
+__all__ = ["CoordTok", "Triplane", "TriplaneDiT", "load_video", "save_video"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ def scores_of(model: CoordTok, film_FHW3: torch.Tensor) -> Mapping[str, float]:
     encoded_FHW3, left_out_FHW3 = from_uint8(film_FHW3[::2]), from_uint8(film_FHW3[1::2])
     planes = model.encode(film_FHW3[None, ::2])
     middles = [frame + 0.5 for frame in range(len(left_out_FHW3))]
-    decoded_FHW3 = model.decode(planes)[0].cpu().clamp(-1, 1)
+    decoded_FHW3 = model.decode(planes)[0].cpu()
     between_FHW3 = model.decode(planes, times=middles)[0].cpu()
     guesses = {
         "between": between_FHW3,

@@ -3,6 +3,8 @@
 Shapes: B batch, T frames, H rows, W columns, 3 colours.
 """
 
+import math
+
 import torch
 
 
@@ -14,6 +16,12 @@ def from_uint8(pixels: torch.Tensor) -> torch.Tensor:
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
     """The inverse of `from_uint8`, rounded to nearest and clipped to 0..255."""
     return pixels.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def clip_(pixels: torch.Tensor) -> torch.Tensor:
+    """Float pixels brought into [-1, 1], in place; infinite ones become NaN, not the brightest, so
+    that they stay visible."""
+    return pixels.masked_fill_(pixels.isinf(), math.nan).clamp_(-1, 1)
 
 
 def real_frames(num_frames_B: torch.Tensor, frames: int) -> torch.Tensor:

@@ -27,6 +27,18 @@ def check_video(video: torch.Tensor, config: TokenizerModelConfig) -> None:
         raise DataError(f"video is {video.dtype}; pass uint8, or float in [-1, 1]")
 
 
+def check_range(video: torch.Tensor) -> None:
+    """Raise DataError if a float video leaves [-1, 1]."""
+    if not video.numel():
+        return
+    least, most = (float(value) for value in video.detach().aminmax())
+    if not -1 <= least <= most <= 1:
+        raise DataError(
+            f"video holds values from {least:g} to {most:g}; float pixels are in [-1, 1]: pass "
+            "uint8, or bring 0..255 there by video / 127.5 - 1"
+        )
+
+
 def check_num_frames(
     num_frames: torch.Tensor | Sequence[int] | None, clips: int, frames: int
 ) -> torch.Tensor | None:

@@ -18,13 +18,14 @@ from coordtok.config.schema import TokenizerModelConfig
 from coordtok.errors import ConfigError
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping, patch_groups
 from coordtok.geometry.patches import write
-from coordtok.geometry.pixels import overwrite_padding, real_frames
+from coordtok.geometry.pixels import clip_, overwrite_padding, real_frames
 from coordtok.geometry.planes import Planes
 from coordtok.models.checks import (
     check_frames,
     check_index,
     check_num_frames,
     check_planes,
+    check_range,
     check_times,
     check_video,
 )
@@ -101,22 +102,35 @@ class CoordTok(nn.Module):
 
         num_frames: (B,) real frames of each clip, if any is padded. What padded frames hold has no
         influence on the result. Kept on the host, it costs no wait for the device.
+
+        Raises:
+            DataError: another shape, type or number of frames, or float pixels beyond [-1, 1].
         """
-        return self._encode(video.to(self.device), num_frames)
+        return self._encode(video.to(self.device), num_frames, check_floats=True)
 
     def _encode(
-        self, video: torch.Tensor, num_frames: torch.Tensor | Sequence[int] | None
+        self,
+        video: torch.Tensor,
+        num_frames: torch.Tensor | Sequence[int] | None,
+        check_floats: bool = False,
     ) -> Planes:
+        """check_floats: look at the range of float pixels, which on a GPU waits for them."""
         check_video(video, self.config)
         num_frames_B = check_num_frames(num_frames, len(video), self.config.frames)
+        check_floats &= video.is_floating_point()
         if num_frames_B is None:
+            if check_floats:
+                check_range(video)
             return self.encoder(video)
         is_real_BT = real_frames(num_frames_B.to(video.device), self.config.frames)
+        if check_floats:
+            check_range(video[is_real_BT])
         overwrite = legacy_overwrite_padding if self.config.legacy_padding else overwrite_padding
         return self.encoder(overwrite(video, is_real_BT), is_real_BT)
 
     def decode_at(self, planes: Planes, index_BN3: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, N, pt, ph, pw, 3) of the patches with indices (t, y, x), float32."""
+        """Pixels (B, N, pt, ph, pw, 3) of the patches with indices (t, y, x), float32: as the
+        network gives them, with gradients, and hence not clipped to [-1, 1]."""
         check_planes(planes, self.config.latent)
         check_index(index_BN3, self.decoder.grid)
         index_BGN3 = index_BN3.unsqueeze(1).to(self.device)
@@ -134,7 +148,8 @@ class CoordTok(nn.Module):
         seed: int = 0,
         groups_per_pass: int = 1,
     ) -> torch.Tensor:
-        """The video (B, F, H, W, 3), or only `frames` of it (any, in any order); float32, no grad.
+        """The video (B, F, H, W, 3), or only `frames` of it (any, in any order); float32 in
+        [-1, 1], no grad.
 
         Patches are decoded in passes of about `points_per_pass`, grouped as `geometry.groups` says
         (also for `grouping` and `seed`); only the passes that hold a wanted frame are run,
@@ -165,7 +180,7 @@ class CoordTok(nn.Module):
                 index_BGN3 = index_GN3.to(self.device).expand(planes.batch, -1, -1, -1)
                 pixels_BGNP3 = self.decoder(planes, index_BGN3, offset)
                 self._place(video_BFHW3, pixels_BGNP3, index_GN3, frame_F)
-        return video_BFHW3
+        return clip_(video_BFHW3)
 
     def _slabs(self, frame_F: torch.Tensor) -> torch.Tensor:
         return frame_F.div(self.config.decoder_patch[0], rounding_mode="floor")

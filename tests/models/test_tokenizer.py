@@ -90,7 +90,7 @@ def test_forward_in_groups_is_decode(model, video) -> None:
     index = torch.stack(patch_groups(grid, 96, "contiguous")).expand(2, -1, -1, -1)
     video_again = unpatchify(model(video, index, groups_per_pass=1).flatten(1, 2), grid)
     decoded = model.decode(model.encode(video), points_per_pass=96, grouping="contiguous")
-    torch.testing.assert_close(decoded, video_again, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decoded, video_again.clamp(-1, 1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("grouping", ["strided", "contiguous", "random"])
@@ -189,8 +189,9 @@ def test_between_frames_planes_and_positions_are_read_between(thin_config) -> No
     middle = model.decode(planes, times=[7.25])[:, 0]
     torch.testing.assert_close(middle, torch.lerp(frames[:, 7], frames[:, 8], 0.25))
     nn.init.zeros_(model.decoder.position)
-    planes = planes._replace(yt=torch.linspace(0, 1, 8).view(1, 8, 1, 1).expand_as(planes.yt))
+    planes = planes._replace(yt=torch.linspace(0, 0.3, 8).view(1, 8, 1, 1).expand_as(planes.yt))
     frames, times = model.decode(planes), model.decode(planes, times=[0.5, 7.25, 22.75])
+    assert frames.abs().max() < 1  # so that nothing is clipped
     slope = (frames[:, -1:] - frames[:, :1]) / 23
     torch.testing.assert_close(frames, frames[:, :1] + slope * ramp.unsqueeze(-1))
     expected = frames[:, :1] + slope * torch.tensor([0.5, 7.25, 22.75]).view(1, 3, 1, 1, 1)
@@ -321,7 +322,7 @@ def test_parameters_are_final_when_their_own_module_is(odd_config, monkeypatch) 
 def test_a_fresh_model_starts_at_the_scale_of_the_pixels(model, video) -> None:
     planes = model.encode(video)
     assert all(0.2 < plane.std() < 2 for plane in planes)
-    assert model.decode(planes).std() < 1
+    assert model.decode_at(planes, draw_index(model, 2, 99)).std() < 1
 
 
 def test_the_class_token_is_dropped(model, video) -> None:
@@ -343,6 +344,35 @@ def test_videos_the_model_cannot_take(model, video, change, message) -> None:
         model.encode(change(video))
     with pytest.raises(DataError, match=message):
         model(change(video), draw_index(model, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda video: video.float(), "holds values from 0 to 255; float pixels are in .-1, 1."),
+        (lambda video: from_uint8(video) * 1.01, "holds values from -1.01 to 1.01"),
+        (lambda video: from_uint8(video).fill_(torch.nan), "holds values from nan to nan"),
+    ],
+)
+def test_float_pixels_beyond_their_range_are_refused(model, video, change, message) -> None:
+    with pytest.raises(DataError, match=message):
+        model.encode(change(video))
+    padded = from_uint8(video)
+    padded[0, 20:], padded[1] = change(video)[0, 20:], 0
+    model.encode(padded, num_frames=[20, 24])  # what padded frames hold is never looked at
+    with pytest.raises(DataError, match="holds values"):
+        model.encode(padded, num_frames=[21, 24])
+
+
+def test_decoded_pixels_are_in_their_range(odd_config, video) -> None:
+    model = CoordTok(odd_config).eval()
+    nn.init.normal_(model.decoder.head.weight, std=3)
+    planes = model.encode(video)
+    whole, index = model.decode(planes, points_per_pass=10**6), draw_index(model, 2, 9)
+    assert model.decode_at(planes, index).abs().max() > 1
+    assert (whole.min(), whole.max()) == (-1, 1)
+    nn.init.constant_(model.decoder.head.bias, torch.inf)
+    assert model.decode(planes, [3]).isnan().all()  # and not the brightest white
 
 
 @pytest.mark.parametrize(

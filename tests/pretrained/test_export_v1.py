@@ -25,7 +25,7 @@ def test_it_loads_and_gives_what_it_gave() -> None:
     for name in Triplane._fields:
         torch.testing.assert_close(getattr(planes, name), expected[name], atol=1e-5, rtol=1e-5)
     decoded = model.decode(planes)
-    torch.testing.assert_close(decoded, expected["decoded"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(decoded, expected["decoded"].clamp(-1, 1), atol=1e-5, rtol=1e-5)
 
 
 def test_its_card_says_where_it_is_from() -> None:
