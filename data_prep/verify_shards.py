@@ -135,6 +135,10 @@ def _shard_problems(
     for key, sample in listed.items():
         if there.get(key) != sample:
             yield f"{path.name}: sample {key!r} is not as the index says (frames, place or size)"
+        sums = there[key].checksums if key in there else {}
+        for extension in sample.checksums.keys() & sums.keys():
+            if sample.checksums[extension] != sums[extension]:
+                yield f"{path.name}: sample {key!r}: the checksum of its .{extension} differs"
     wanted = {"none": 0, "one": 1, "all": len(found.samples)}[decode]
     for sample in found.samples[:wanted]:
         yield from _sample_problems(path, sample, index)
@@ -254,6 +258,11 @@ def _tell(folder: Path, index: ShardIndex, report: Report) -> None:
         print(
             f"warning: lanes differ by {uneven:.0%} in their number of samples, so some are seen "
             f"more often than others: {_even_out(index)}"
+        )
+    if not index.has_checksums:
+        print(
+            f"note: {INDEX_NAME} is of before it held checksums, so damage that still decodes goes "
+            "unnoticed; --write-index adds them"
         )
     frames = sum(sample.frames for shard in index.shards for sample in shard.samples)
     verdict = f"{report.problems} problems" if report.problems else "all as indexed"

@@ -2,19 +2,21 @@
 
 `index.json` lies beside the shards and is written last, so a folder that has one is complete. It
 fixes everything the order of the data depends on (shards, samples, lanes), gives the place of every
-member so that a resumed loader can jump, and carries a fingerprint of all of it. Shards may come
-from others: all that is read here is checked, and a shard's name must match `SHARD_NAME` before
-a path or a URL is made of it.
+member so that a resumed loader can jump, and carries a fingerprint of all of it. Outside of that
+fingerprint stand the CRC-32 of every sample's files, which an index of before does not have. Shards
+may come from others: all that is read here is checked, and a shard's name must match `SHARD_NAME`
+before a path or a URL is made of it.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from coordtok.data.sums import Sums, sums_from_json
 from coordtok.errors import DataError
 from coordtok.storage.json_files import parse_json
 
@@ -24,17 +26,20 @@ DEFAULT_LANES = 96
 MOST_FPS = 1e6
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+CHECKSUMS = "crc32"
 WRITE_INDEX = "make it anew: python -m data_prep.verify_shards DIR --write-index"
 UNEVEN = 0.1  # lanes that differ by more than this share repeat some samples far more often
 
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """One sample of a shard. `files` maps an extension to (offset of its data in the tar, size)."""
+    """One sample of a shard. `files` maps an extension to (offset of its data in the tar, size),
+    `checksums` to the sums of what it holds, where the index has them."""
 
     key: str
     frames: int
     files: Mapping[str, tuple[int, int]]
+    checksums: Mapping[str, Sums] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,14 +79,24 @@ class ShardIndex:
         """Number of samples in all shards."""
         return sum(len(shard.samples) for shard in self.shards)
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the files of all samples have checksums."""
+        samples = (sample for shard in self.shards for sample in shard.samples)
+        return all(sample.checksums.keys() == sample.files.keys() for sample in samples)
+
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the index in canonical JSON: two datasets share it only if nothing differs."""
+        """sha256 of the index in canonical JSON, without the checksums: two datasets share it only
+        if nothing differs."""
         return _digest(self._as_dict())
 
     def to_json(self) -> str:
-        """The text of `index.json`, fingerprint included."""
-        return json.dumps({**self._as_dict(), "fingerprint": self.fingerprint}) + "\n"
+        """The text of `index.json`, fingerprint and checksums included."""
+        every = {shard.name: checksums_of(shard) for shard in self.shards}
+        checksums = {name: sums for name, sums in every.items() if any(sums)}
+        whole = {**self._as_dict(), "fingerprint": self.fingerprint, CHECKSUMS: checksums}
+        return json.dumps(whole) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "ShardIndex":
@@ -171,6 +186,11 @@ def shard_as_dict(shard: ShardEntry) -> dict[str, Any]:
     }
 
 
+def checksums_of(shard: ShardEntry) -> list[Mapping[str, Sums]]:
+    """The checksums of a shard's samples as they stand in `index.json`."""
+    return [sample.checksums for sample in shard.samples]
+
+
 def _digest(stored: Mapping[str, Any]) -> str:
     canonical = json.dumps(stored, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -187,7 +207,13 @@ def _index(stored: Mapping[str, Any]) -> ShardIndex:
     codec = stored["codec"]
     if not isinstance(codec, dict) or not isinstance(codec.get("name"), str):
         raise ValueError("codec has no name")
-    shards = tuple(shard_from_dict(shard) for shard in _list(stored["shards"], "shards"))
+    checksums = stored.get(CHECKSUMS, {})
+    if not isinstance(checksums, dict):
+        raise ValueError(f"{CHECKSUMS}: {type(checksums).__name__} where an object belongs")
+    shards = tuple(
+        shard_from_dict(shard, checksums.get(shard["name"]))
+        for shard in _list(stored["shards"], "shards")
+    )
     lanes = _count(stored["lanes"], "lanes", 1)
     if len({shard.name for shard in shards}) != len(shards):
         raise ValueError("two shards have one name")
@@ -196,8 +222,9 @@ def _index(stored: Mapping[str, Any]) -> ShardIndex:
     return ShardIndex(spec, codec, lanes, shards)
 
 
-def shard_from_dict(stored: Mapping[str, Any]) -> ShardEntry:
-    """Read what `shard_as_dict` gave; KeyError, TypeError or ValueError says what is wrong."""
+def shard_from_dict(stored: Mapping[str, Any], checksums: Any = None) -> ShardEntry:
+    """Read what `shard_as_dict` and `checksums_of` gave; KeyError, TypeError or ValueError says
+    what is wrong."""
     name = _text(stored["name"], "a shard's name")
     if not SHARD_NAME.fullmatch(name):
         raise ValueError(f"shard name {name!r} is not letters, digits, '.', '_', '-' and .tar")
@@ -207,20 +234,29 @@ def shard_from_dict(stored: Mapping[str, Any]) -> ShardEntry:
         raise ValueError(f"sha256 of {name} is not 64 hexadecimal digits")
     if unknown := stored.keys() - _SHARD_FIELDS:  # they would count in the fingerprint
         raise ValueError(f"{name} has the unknown field {min(unknown)!r}")
-    samples = tuple(_sample(sample, size, name) for sample in _list(stored["samples"], name))
+    listed = _list(stored["samples"], name)
+    sums = [{}] * len(listed) if checksums is None else _list(checksums, f"checksums of {name}")
+    if len(sums) != len(listed):
+        raise ValueError(f"{name} has {len(listed)} samples and checksums of {len(sums)}")
+    samples = tuple(_sample(*pair, size, name) for pair in zip(listed, sums))
     if len({sample.key for sample in samples}) != len(samples):
         raise ValueError(f"two samples of {name} have one key")
     return ShardEntry(name, size, sha256, samples)
 
 
-def _sample(stored: Any, shard_bytes: int, shard: str) -> SampleEntry:
+def _sample(stored: Any, checksums: Any, shard_bytes: int, shard: str) -> SampleEntry:
     key, frames, files = _list(stored, f"a sample of {shard}")
+    key, frames = _text(key, f"a key of {shard}"), _count(frames, f"frames in {shard}")
     if not isinstance(files, dict) or not files:
         raise ValueError(f"a sample of {shard} has no files")
     places = {ext: _place(place, shard_bytes, shard) for ext, place in files.items()}
-    return SampleEntry(
-        _text(key, f"a key of {shard}"), _count(frames, f"frames in {shard}"), places
-    )
+    if not isinstance(checksums, dict) or not checksums.keys() <= places.keys():
+        raise ValueError(f"the checksums of {key!r} in {shard} are of other files")
+    sums = {
+        ext: sums_from_json(value, places[ext][1], f"{key}.{ext} in {shard}")
+        for ext, value in checksums.items()
+    }
+    return SampleEntry(key, frames, places, sums)
 
 
 def _place(stored: Any, shard_bytes: int, shard: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize
+from safetensors import deserialize
 
 from coordtok.config.schema import NO_LABEL
 from coordtok.data.index import ShardIndex, VideoSpec
@@ -63,7 +63,7 @@ class LatentSpec:
             )
         try:
             return _spec(index.video, index.codec)
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise DataError(
                 f"the latents in {location} are described wrongly ({reason}); encode them again: "
@@ -181,7 +181,7 @@ def read_planes(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Planes:
     """
     try:
         stored = dict(deserialize(data))
-    except SafetensorError as error:
+    except Exception as error:
         raise UnreadableSample(f"its planes are damaged ({error})") from None
     if stored.keys() != shapes.keys():
         raise UnreadableSample(f"it holds the tensors {', '.join(sorted(stored))}, not its planes")

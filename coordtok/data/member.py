@@ -1,14 +1,16 @@
 """One sample of a shard as the loader sees it: named files, read by offset, each checked.
 
 Before a file's bytes are used, the tar header in front of them must agree with the index. A damaged
-header makes the sample unreadable, which its lane skips; an intact header of something else means
-that the index describes another tar, and then nothing it says can be trusted.
+header makes the sample unreadable, which its lane skips, and so do bytes that differ from their
+checksum in the index; an intact header of something else means that the index describes another
+tar, and then nothing it says can be trusted.
 """
 
 import tarfile
 from collections.abc import Callable
 
 from coordtok.data.index import WRITE_INDEX, SampleEntry, ShardEntry
+from coordtok.data.sums import difference
 from coordtok.errors import DataError
 from coordtok.storage.local import LocalStore
 
@@ -51,6 +53,16 @@ class StoredSample:
                 f".{ext} has {total} bytes, fewer than the {offset + buffer.nbytes} it needs"
             )
         self._read_into(ext, offset, buffer)
+        self._check(ext, offset, buffer)
+
+    def _check(self, ext: str, offset: int, content: memoryview) -> None:
+        """Compare bytes with the index's checksums, if it has them."""
+        sums = self.entry.checksums.get(ext)
+        if sums is None:
+            return
+        part = difference(sums, self.entry.files[ext][1], offset, content)
+        if part is not None:
+            raise UnreadableSample(f"checksum: {part}.{ext} is not what was indexed, it is damaged")
 
 
 def sample_at(

@@ -5,6 +5,7 @@ name are one sample, the rest of the name is the extension.
 """
 
 import io
+import math
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from coordtok.data.index import SampleEntry, ShardEntry
+from coordtok.data.sums import sums_of
 from coordtok.errors import DataError, one_line
 from coordtok.storage.checksums import sha256_of_rest
 from coordtok.storage.json_files import parse_json
@@ -95,21 +97,31 @@ def _samples(
         files = {member.key_and_extension[1]: (member.offset, member.size) for member in group}
         content = next((ext for ext in extensions if ext in files), None)
         if content is not None:
-            yield SampleEntry(key, _frames(file, content, files), files)
+            frames, raw = _frames(file, content, files)
+            checksums = {
+                ext: sums_of(file, *place, raw if ext == content else None)
+                for ext, place in files.items()
+            }
+            yield SampleEntry(key, frames, files, checksums)
 
 
-def _frames(file: BinaryIO, extension: str, files: Mapping[str, tuple[int, int]]) -> int:
-    """Frames of a sample: counted in a video; of latents, what their .json says."""
+def _frames(
+    file: BinaryIO, extension: str, files: Mapping[str, tuple[int, int]]
+) -> tuple[int, tuple[int, int] | None]:
+    """Frames of a sample: counted in a video; of latents, what their .json says. Of raw frames also
+    the offset of the first one and the bytes of each."""
     if extension in LATENT_EXTENSIONS:
-        return _told_frames(file, *files["json"]) if "json" in files else 0
+        return _told_frames(file, *files["json"]) if "json" in files else 0, None
     offset, size = files[extension]
     file.seek(offset)
     try:
         if extension == "npy":
-            return raw_layout(file.read(min(size, 4096)))[0][0]
-        return count_frames(file.read(size))
+            shape, head = raw_layout(file.read(min(size, 4096)), size)
+            raw = (head, math.prod(shape[1:])) if head + math.prod(shape) == size else None
+            return shape[0], raw
+        return count_frames(file.read(size)), None
     except UnreadableVideo:
-        return 0
+        return 0, None
 
 
 def _told_frames(file: BinaryIO, offset: int, size: int) -> int:

@@ -89,7 +89,7 @@ class VideoWindows:
 
     def _read_raw(self, sample: StoredSample, start: int, count: int) -> np.ndarray:
         size = sample.entry.files["npy"][1]
-        shape, offset = raw_layout(sample.read("npy", size=min(size, RAW_HEADER_BYTES)))
+        shape, offset = raw_layout(sample.read("npy", size=min(size, RAW_HEADER_BYTES)), size)
         check_size(shape[1:3], (self.height, self.width))
         if shape[0] != sample.entry.frames:
             raise UnreadableSample(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save
 
-from coordtok.data.index import ShardEntry, shard_as_dict, shard_from_dict
+from coordtok.data.index import CHECKSUMS, ShardEntry, checksums_of, shard_as_dict, shard_from_dict
 from coordtok.data.sample import SkippedSample, rate_of
 from coordtok.data.tars import LATENT_EXTENSIONS, index_tar, write_tar
 from coordtok.inference.channel_sums import ChannelSums
@@ -44,6 +44,7 @@ class ShardRecord:
     def save(self, folder: Path) -> None:
         record = {
             "shard": shard_as_dict(self.entry),
+            CHECKSUMS: checksums_of(self.entry),
             "moments": self.sums.to_dict(),
             "skipped": self.skipped,
         }
@@ -54,7 +55,7 @@ class ShardRecord:
         """The record of a shard that is there in its full size; None where it has to be made."""
         try:
             stored = read_json(_record_path(folder, name))
-            entry = shard_from_dict(stored["shard"])
+            entry = shard_from_dict(stored["shard"], stored.get(CHECKSUMS))
             if entry.name != name or (folder / name).stat().st_size != entry.bytes:
                 return None
             skipped = tuple(SkippedSample(*each) for each in stored["skipped"])

@@ -11,7 +11,10 @@ before the window, so that a window is bit for bit the same frames of a full dec
 """
 
 import io
+import math
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 
@@ -28,7 +31,12 @@ Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 RAW_HEADER_BYTES = 1024
 """Of a .npy, enough to read its layout from."""
+
+_FRAME_TABLE = re.compile(rb"(?:stsz.{8}|trun.{4})(.{4})", re.DOTALL)
+"""The boxes that say how many frames there are, of a file and of a fragment."""
 _MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
+_MOST_PIXELS = 1 << 26
+"""Of a stored picture (8192 x 8192): the decoder makes room for several before one can be seen."""
 _LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
 
 
@@ -78,20 +86,14 @@ def decode_frames(
     Raises:
         UnreadableVideo: damaged, fewer frames than that, or frames of another size.
     """
-    try:
-        with _open(data) as container:
-            return _decode_window(container, start, count, size)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
+    with _parsing("readable video"), _open(data) as container:
+        return _decode_window(container, start, count, size)
 
 
 def count_frames(data: bytes) -> int:
     """Number of frames of an encoded video, by counting packets: nothing is decoded."""
-    try:
-        with _open(data) as container:
-            return len(_packets(container))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableVideo(f"not a readable video: {one_line(error)}") from None
+    with _parsing("readable video"), _open(data) as container:
+        return len(_packets(container))
 
 
 def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
@@ -116,28 +118,30 @@ def raw_header(shape: tuple[int, int, int, int]) -> bytes:
     return start + text.ljust(RAW_HEADER_BYTES - 11).encode() + b"\n"
 
 
-def raw_layout(head: bytes) -> tuple[tuple[int, int, int, int], int]:
-    """Shape (T, H, W, 3) of a stored .npy and the offset of its first pixel, from its first bytes.
+def raw_layout(head: bytes, size: int) -> tuple[tuple[int, int, int, int], int]:
+    """Shape (T, H, W, 3) of a stored .npy of `size` bytes and the offset of its first pixel, from
+    its first bytes.
 
     Raises:
-        UnreadableVideo: not a .npy of uint8 (T, H, W, 3) in C order.
+        UnreadableVideo: not a .npy of uint8 (T, H, W, 3) in C order, or shorter than it says.
     """
     stream = io.BytesIO(head)
-    try:
+    with _parsing(".npy file"):
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise UnreadableVideo(f"not a .npy file: {one_line(error)}") from None
-    if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+    if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
         raise UnreadableVideo(f".npy of {dtype} {shape} where uint8 (T, H, W, 3) belongs")
+    pixels = size - stream.tell()
+    if math.prod(shape) > pixels:
+        raise UnreadableVideo(f".npy of {shape} with {pixels} bytes of pixels, fewer than it needs")
     return shape, stream.tell()
 
 
 def decode_raw(data: bytes) -> Frames:
     """All frames of a stored .npy."""
-    shape, offset = raw_layout(data)
-    if len(data) - offset != np.prod(shape):
+    shape, offset = raw_layout(data, len(data))
+    if len(data) - offset != math.prod(shape):
         raise UnreadableVideo(f".npy of {shape} with {len(data) - offset} bytes of pixels")
     return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
 
@@ -155,10 +159,47 @@ def _pictures(frames: Frames, pixel_format: str) -> Iterator[av.VideoFrame]:
         yield as_planes(reformatter, pixels, pixel_format, number)
 
 
+@contextmanager
+def _parsing(what: str) -> Iterator[None]:
+    """Whatever a parser raises of damaged bytes, they are no readable video; nothing is read from a
+    disk meanwhile, so that no failing disk is taken for one."""
+    try:
+        yield
+    except UnreadableVideo:
+        raise
+    except Exception as error:
+        reason = one_line(error) or type(error).__name__
+        raise UnreadableVideo(f"not a {what}: {reason}") from None
+
+
 def _open(data: bytes) -> av.container.InputContainer:
     """An mp4 as nothing else: ffmpeg would take other text for a playlist, and read the files
     and hosts it names."""
+    _check_tables(data)
     return av.open(io.BytesIO(data), "r", format="mp4", options={"protocol_whitelist": "none"})
+
+
+def _check_tables(data: bytes) -> None:
+    """Refuse more frames than there are bytes: ffmpeg makes room for 80 million before it looks."""
+    for box in _boxes(data):
+        for table in _FRAME_TABLE.finditer(box):
+            if (frames := int.from_bytes(table[1], "big")) > len(data):
+                raise UnreadableVideo(f"it claims {frames} frames in {len(data)} bytes")
+
+
+def _boxes(data: bytes) -> Iterator[bytes]:
+    """The outermost boxes of an mp4 (ISO/IEC 14496-12, 4.2), without that of the frames."""
+    at = 0
+    while at + 8 <= len(data):
+        size, head = int.from_bytes(data[at : at + 4], "big"), 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        if 0 < size < head:
+            return
+        stop = at + size if size else len(data)
+        if data[at + 4 : at + 8] != b"mdat":
+            yield data[at:stop]
+        at = stop
 
 
 def _packets(container: av.container.InputContainer, most: int | None = None) -> list[av.Packet]:
@@ -183,7 +224,7 @@ def _decode_window(
     if size is not None:
         check_size((context.height, context.width), size)
     context.thread_count = 1
-    context.options = {"err_detect": "explode"}
+    context.options = {"err_detect": "explode", "max_pixels": str(_MOST_PIXELS)}
     decoded = _in_range(context, packets[max(keys, default=0) :], first, last)
     frames = _to_rgb(decoded, count, size)
     if len(frames) != count:

@@ -1,4 +1,3 @@
-import hashlib
 import io
 import json
 import shutil
@@ -8,12 +7,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from coordtok.data.index import ShardIndex, even_lanes, unevenness
+from coordtok.data.index import CHECKSUMS, ShardIndex, even_lanes, unevenness
 from coordtok.data.tars import write_tar
 from coordtok.video.codec import encode_h264, encode_raw
 from data_prep.build_shards import build
 from data_prep.options import RunOptions
 from data_prep.verify_shards import main
+from tests.support.damaged_shards import forge_index
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,6 @@ def verify(capsys, *arguments):
     lines = said.out.splitlines()
     assert "Traceback" not in said.err
     return code, [line for line in lines if line.startswith("problem: ")], said.out + said.err
-
-
-def rewrite_index(folder, change):
-    """Lie in the index, fingerprint and all."""
-    stored = json.loads((folder / "index.json").read_text())
-    change(stored)
-    del stored["fingerprint"]
-    canonical = json.dumps(stored, sort_keys=True, separators=(",", ":"))
-    stored["fingerprint"] = hashlib.sha256(canonical.encode()).hexdigest()
-    (folder / "index.json").write_text(json.dumps(stored))
 
 
 @pytest.mark.parametrize("decode", ["none", "one", "all"])
@@ -85,18 +75,18 @@ def swap(folder):
 
 
 def lie_about_frames(folder):
-    rewrite_index(folder, lambda stored: stored["shards"][1]["samples"][0].__setitem__(1, 5000))
+    forge_index(folder, lambda stored: stored["shards"][1]["samples"][0].__setitem__(1, 5000))
 
 
 def lie_about_places(folder):
     def change(stored):
         stored["shards"][1]["samples"][0][2]["mp4"][0] += 512
 
-    rewrite_index(folder, change)
+    forge_index(folder, change)
 
 
 def lie_about_size(folder):
-    rewrite_index(folder, lambda stored: stored["video"].__setitem__("height", 64))
+    forge_index(folder, lambda stored: stored["video"].__setitem__("height", 64))
 
 
 def lose_index(folder):
@@ -110,6 +100,7 @@ def break_index(folder):
 DAMAGES = [
     (cut, "shard-000001.tar"),
     (flip, "sha256"),
+    (flip, ": the checksum of its .mp4 differs"),
     (remove, "shard-000001.tar is missing"),
     (add_foreign_member, "README"),
     (add_foreign_shard, "other.tar is not in the index"),
@@ -129,6 +120,21 @@ def test_every_damage_is_told_in_a_line(capsys, shards, damage, words):
     assert code == 1
     assert problems
     assert any(words in line for line in problems)
+
+
+def test_an_index_of_before_is_told_and_made_anew_with_checksums(capsys, shards):
+    whole = (shards / "index.json").read_text()
+    stored = json.loads(whole)
+    del stored[CHECKSUMS]
+    (shards / "index.json").write_text(json.dumps(stored))
+    code, _, said = verify(capsys, shards)
+    assert code == 0
+    assert "note: index.json is of before it held checksums" in said
+    _, _, said = verify(capsys, shards, "--write-index", "--clip-frames", "8", "--lanes", "2")
+    assert "note:" not in said
+    assert (
+        json.loads((shards / "index.json").read_text())[CHECKSUMS] == json.loads(whole)[CHECKSUMS]
+    )
 
 
 def test_wrong_usage_is_another_code(capsys, tmp_path, shards):

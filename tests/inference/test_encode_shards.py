@@ -142,7 +142,7 @@ def test_damage_is_found_by_verify_shards(
         file.write(b"\xff" * 4)
     report = Report()
     verify(damaged, "all", report)
-    assert report.problems == 2
+    assert report.problems == 3
     assert "plane yt holds values that are not finite" in capsys.readouterr().out
 
 

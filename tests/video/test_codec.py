@@ -220,7 +220,7 @@ def test_counting_a_file_that_is_no_video_is_refused():
 def test_raw_frames_survive():
     video = moving_picture(5, 6, 7)
     data = encode_raw(video[:, :, ::-1])
-    shape, offset = raw_layout(data[:256])
+    shape, offset = raw_layout(data[:256], len(data))
     assert shape == (5, 6, 7, 3)
     assert data[offset : offset + 3] == video[0, 0, -1].tobytes()
     np.testing.assert_array_equal(decode_raw(data), video[:, :, ::-1])

@@ -1,0 +1,141 @@
+"""Damage to stored samples: none goes unnoticed, and one sample's is that sample's skip."""
+
+import json
+from contextlib import suppress
+from fractions import Fraction
+from random import Random
+
+import numpy as np
+import pytest
+
+from coordtok.data.clip_reader import ClipReader
+from coordtok.data.clips import Clip
+from coordtok.data.index import CHECKSUMS, INDEX_NAME, VideoSpec
+from coordtok.data.member import UnreadableSample
+from coordtok.data.shards import load_index, open_shards
+from coordtok.data.video_reader import VideoWindows
+from coordtok.errors import DataError
+from coordtok.video.codec import (
+    UnreadableVideo,
+    count_frames,
+    decode_frames,
+    encode_h264,
+    encode_raw,
+)
+from tests.support.damaged_shards import flip_bit, flipped_bit
+from tests.support.shards import write_tars
+
+FRAMES, HEIGHT, WIDTH = 8, 32, 48
+READ = VideoWindows(FRAMES, HEIGHT, WIDTH)
+STORED = 20
+CLIPS = [Clip(0, number, 0, FRAMES) for number in range(3)]
+KEYS = ("moving", "raw", "still")
+
+
+def video(seed: int) -> np.ndarray:
+    still = np.random.default_rng(seed).integers(0, 100, (1, HEIGHT, WIDTH, 3))
+    return (still + seed * np.arange(STORED)[:, None, None, None]).astype(np.uint8)
+
+
+def mp4(seed: int) -> bytes:
+    return encode_h264(video(seed), crf=18, gop=8, pixel_format="yuv420p", fps=Fraction(24))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    info = json.dumps({"class": 3}).encode()
+    files = {"moving.mp4": mp4(5), "raw.npy": encode_raw(video(7)), "still.mp4": mp4(0)}
+    members = [
+        pair for name, data in files.items() for pair in ((name, data), (f"{name[:-4]}.json", info))
+    ]
+    return write_tars(tmp_path / "shards", [members], VideoSpec(FRAMES, HEIGHT, WIDTH, None))
+
+
+def test_no_flipped_bit_of_a_stored_sample_goes_unnoticed(folder):
+    """A bit of any file that is read, or of its tar header."""
+    path = folder / "part-000000.tar"
+    opened = open_shards(str(folder))
+    rng = Random(0)
+    reasons = []
+    for _ in range(600):
+        number, start = rng.randrange(len(KEYS)), rng.randrange(STORED - FRAMES)
+        sample = opened.reader.sample(0, number)
+        ext = rng.choice(sorted(sample.entry.files))
+        offset, size = sample.entry.files[ext]
+        with flipped_bit(path, offset - 512, offset + size, rng) as changed:
+            try:
+                found = READ(sample, start)
+            except UnreadableSample as error:
+                reasons.append(str(error))
+                continue
+        # A header may write its sum in other ways; of raw frames others are not read.
+        assert changed < offset or ext == "npy"
+        np.testing.assert_array_equal(found["video"], READ(sample, start)["video"])
+    assert len(reasons) > 400
+    assert {reason.partition(" ")[0] for reason in reasons} == {"checksum:", "the"}
+    assert any("checksum: frame 1" in reason for reason in reasons)
+
+
+def test_a_flipped_bit_is_named_and_skipped(folder):
+    opened = open_shards(str(folder))
+    offset, size = opened.index.shards[0].samples[0].files["mp4"]
+    with flipped_bit(folder / "part-000000.tar", offset, offset + size, Random(1)):
+        for location in (str(folder), f"pipe:cat {folder}/{{name}}"):
+            batch = next(iter(ClipReader(open_shards(location), CLIPS, READ, batch=len(KEYS))))
+            assert batch.numbers == {1: 1, 2: 2}
+            assert [str(skipped) for skipped in batch.skipped] == [
+                f"moving in part-000000.tar of {location}: checksum: .mp4 is not what was "
+                "indexed, it is damaged"
+            ]
+
+
+def test_an_index_of_before_reads_and_is_the_same_data(folder):
+    new = load_index(str(folder))
+    stored = json.loads((folder / INDEX_NAME).read_text())
+    del stored[CHECKSUMS]
+    (folder / INDEX_NAME).write_text(json.dumps(stored))
+    old = open_shards(str(folder))
+    assert new.has_checksums
+    assert not old.index.has_checksums
+    assert old.index.fingerprint == new.fingerprint
+    assert READ(old.reader.sample(0, 1), 3)["num_frames"] == FRAMES
+
+
+@pytest.mark.parametrize(
+    "sums",
+    [
+        {"mp4": "xyz"},
+        {"mp4": "0" * 16},
+        {"mp4": 7},
+        {"mp4": [128, 0, "00000000"]},
+        {"mp4": [10**400, 1, "0" * 16]},
+        {"mp4": [-1, 1, "0" * 16]},
+        {"npy": "00000000"},
+        [],
+        "x",
+    ],
+)
+def test_checksums_of_another_form_are_one_line(folder, sums):
+    stored = json.loads((folder / INDEX_NAME).read_text())
+    stored[CHECKSUMS]["part-000000.tar"][0] = sums
+    (folder / INDEX_NAME).write_text(json.dumps(stored))
+    with pytest.raises(
+        DataError, match=r"index.json is (damaged|not JSON) \(.*--write-index"
+    ) as error:
+        load_index(str(folder))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_a_decoder_raises_is_an_unreadable_video(seed):
+    rng, data = Random(seed), mp4(5)
+    brand = bytearray(data)
+    brand[data.rfind(b"avc1")] ^= 1
+    cuts = [flip_bit(data[: rng.randrange(1, len(data))], rng) for _ in range(40)]
+    for damaged in [bytes(brand), *cuts]:
+        with suppress(UnreadableVideo):
+            count_frames(damaged)
+        with suppress(UnreadableVideo):
+            decode_frames(damaged, 0, 8)
+    with pytest.raises(UnreadableVideo, match="not a readable video"):
+        decode_frames(bytes(brand), 0, 8)
