@@ -6,18 +6,20 @@ its `main`, so that --help and a mistyped option answer at once.
 
 import argparse
 import functools
+import io
 import math
 import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeAlias, get_args, get_type_hints
 
 from coordtok.config.load import preset_names
 from coordtok.config.schema import SamplerConfig
 from coordtok.config.sharding import shipped_jsons
-from coordtok.errors import ConfigError, UserError, one_line
+from coordtok.errors import ConfigError, UserError, from_system, one_line
 
 P = ParamSpec("P")
 
@@ -69,23 +71,62 @@ def number(text: str) -> float:
 
 
 def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
-    """Wrap a command's `main`: its return value is the exit code; a `UserError` is printed on one
-    line and gives 2, Ctrl-C 130 as in a shell. What all ranks find, rank 0 alone prints."""
+    """Wrap a command's `main`: its return value is the exit code; a `UserError`, and what the
+    operating system refuses, is printed on one line and gives 2, Ctrl-C 130 as in a shell. What all
+    ranks find, rank 0 alone prints."""
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            return main(*args, **kwargs) or 0
+            _check_surroundings()
+            code = main(*args, **kwargs) or 0
+            sys.stdout.flush()
+            return code
         except UserError as error:
-            if not error.shared or _is_first_rank():
-                print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            _tell(f"error: {one_line(error)}", error.shared)
+            return 2
+        except OSError as error:
+            if error.filename is None and _is_output_broken():
+                error.filename = "standard output"
+            _tell(f"error: {one_line(from_system(error))}")
             return 2
         except KeyboardInterrupt:
-            if _is_first_rank():
-                print("interrupted", file=sys.stderr, flush=True)
+            _tell("interrupted", shared=True)
             return 130
 
     return wrapped
+
+
+def _check_surroundings() -> None:
+    """Give a command the streams and the folder that it may take for granted."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would take its number
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the working folder cannot be used ({error.strerror}); change to another one"
+        ) from None
+
+
+def _tell(line: str, shared: bool = False) -> None:
+    if not shared or _is_first_rank():
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+
+def _is_output_broken() -> bool:
+    """Whether standard output takes no more, not even a line's end; it leads nowhere then, or the
+    interpreter would fail on what is left when it ends."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _is_first_rank() -> bool:
@@ -98,8 +139,9 @@ def leave(code: int) -> NoReturn:
     The threads of a gloo group at times abort a process that is ending ("terminate called without
     an active exception"), and a launcher takes that for a failed run.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

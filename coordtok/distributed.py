@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from coordtok.errors import UserError
+from coordtok.errors import UserError, from_system
 
 T = TypeVar("T")
 
@@ -139,12 +139,15 @@ def raise_together(error: UserError | None) -> None:
 
 
 def together(action: Callable[[], T]) -> T:
-    """This rank's `action()`, unless a `UserError` on any rank is raised on all of them."""
+    """This rank's `action()`, unless a `UserError` on any rank, or what the operating system
+    refused there, is raised on all of them."""
     result, error = None, None
     try:
         result = action()
     except UserError as caught:
         error = caught
+    except OSError as caught:
+        error = from_system(caught)
     raise_together(error)
     return cast(T, result)
 

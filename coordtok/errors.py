@@ -5,6 +5,9 @@ A `UserError` carries one line: the value, the rule it breaks and the fix. Every
 traceback.
 """
 
+import errno
+import os
+
 
 class UserError(Exception):
     """Something the user can put right; its message is one line naming value, rule and fix."""
@@ -33,6 +36,25 @@ class TrainingError(UserError):
     """A run that cannot go on, as all ranks found together."""
 
     shared = True
+
+
+def from_system(error: OSError) -> UserError:
+    """What the operating system refused, where no reader or writer has words of its own for it."""
+    subject = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    reason = error.strerror or str(error) or type(error).__name__
+    return DataError(f"{subject}{reason}; {_FIXES.get(error.errno or 0, _OTHER_FIX)}")
+
+
+_ACCESS = "give yourself access, or name another"
+_ROOM = "make room, or name another folder"
+_LIMIT = "raise the limit on open files (ulimit -n)"
+_FIXES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _LIMIT),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+_OTHER_FIX = "check that path, and the disk or the network behind it"
 
 
 def one_line(text: object) -> str:

@@ -1,6 +1,8 @@
 """Command lines: what they refuse, how they end, and that --help is complete and quick."""
 
 import argparse
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -121,6 +123,11 @@ def command(error: BaseException | None) -> Callable[[], int]:
         (None, 0, ""),
         (ConfigError("a\nb"), 2, "error: a b\n"),
         (DataError("x\x1b[2J"), 2, "error: x\\x1b[2J\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a/b"),
+            2,
+            "error: a/b: Permission denied; give yourself access, or name another\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -142,6 +149,42 @@ def test_what_all_ranks_find_only_the_first_tells(capsys, monkeypatch, error, co
     monkeypatch.setenv("RANK", "3")
     assert command(error)() == code
     assert capsys.readouterr().err == said
+
+
+PRINTS_A_NAME = """
+import os, sys
+from coordtok import cli
+
+@cli.exit_on_user_error
+def main():
+    print(os.fsdecode(b"\\xff"), flush=len(sys.argv) > 1)
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("flush", ["", "flush"])
+@pytest.mark.parametrize(
+    ("shell", "code", "said"),
+    [
+        ('"$@"', 0, ""),
+        ('"$@" >&-', 0, ""),
+        ('"$@" >&- 2>&- <&-', 0, ""),
+        ('"$@" > /dev/full', 2, "error: standard output: No space left on device; make room"),
+        ('mkdir gone; cd gone; rmdir ../gone; "$@"', 2, "error: the working folder cannot be used"),
+    ],
+)
+def test_any_standard_output_and_folder(
+    tmp_path: Path, shell: str, code: int, said: str, flush: str
+) -> None:
+    command = [sys.executable, "-c", PRINTS_A_NAME, *flush.split()]
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *command], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr[: len(said)]) == (code, said)
+    assert done.stderr.count("\n") == bool(said)
+    assert not done.stdout or done.stdout == "\\udcff\n"
 
 
 def test_a_mistake_in_the_code_keeps_its_traceback():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from coordtok.config.load import load_config, to_dict
 from coordtok.data.index import INDEX_NAME, ShardIndex
-from tests.campaign.conditions import NOBODY, Conditions
+from tests.campaign.conditions import Conditions
 from tests.campaign.damage import ODD_NUMBERS, damage
 from tests.campaign.lying_server import LyingServer, any_lie
 from tests.support.commands import parser_of
@@ -335,8 +335,7 @@ def _emptied(case: Case, path: Path) -> None:
 
 
 def _forbidden(case: Case, path: Path) -> None:
-    case.conditions = replace(case.conditions, unprivileged=True)
-    _give_away(case)
+    case.conditions = replace(case.conditions, permissions=True)
     path.chmod(0)
 
 
@@ -344,13 +343,6 @@ def _forbidden_output(case: Case, path: Path) -> str:
     _forbidden(case, case.folder)
     case.folder.chmod(0o555)
     return "its parent may not be written"
-
-
-def _give_away(case: Case) -> None:
-    """To nobody, who runs it."""
-    if os.geteuid() == 0:
-        for path in [case.folder, *case.folder.rglob("*")]:
-            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 def _output_is(what: str) -> Callable[[Case, Path], str]:

@@ -3,6 +3,7 @@
 python -m tests.campaign.conditions '{"open_files": 20}' scripts/encode.py --model ...
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -11,7 +12,9 @@ import signal
 import sys
 from dataclasses import asdict, dataclass
 
-NOBODY = 65534
+_DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
+_PR_CAPBSET_DROP = 24
+_CAPABILITY_VERSION = 0x20080522
 MOST_DATA = 12 << 30
 """Bytes a process may ask for, so that a command that wants all memory does not take it."""
 
@@ -20,8 +23,8 @@ MOST_DATA = 12 << 30
 class Conditions:
     """What is wrong around a command."""
 
-    unprivileged: bool = False
-    """Run as nobody where this is root, whom no permission stops."""
+    permissions: bool = False
+    """They count, also for root."""
     open_files: int | None = None
     """File descriptors it may have."""
     file_bytes: int | None = None
@@ -47,10 +50,8 @@ def _apply(conditions: Conditions) -> None:
         os.rmdir("../gone")
     if conditions.stdout is not None:
         _replace_stdout(conditions.stdout)
-    if conditions.unprivileged and os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+    if conditions.permissions and os.geteuid() == 0:
+        _drop_capabilities()
     if conditions.file_bytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         _limit(resource.RLIMIT_FSIZE, conditions.file_bytes)
@@ -60,6 +61,19 @@ def _apply(conditions: Conditions) -> None:
 
 def _limit(what: int, most: int) -> None:
     resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
+
+
+def _drop_capabilities() -> None:
+    """Drop those by which root reads and writes what it may not, here and in what this starts."""
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    for capability in (_DAC_OVERRIDE, _DAC_READ_SEARCH):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        for effective_or_permitted in (0, 1):
+            sets[effective_or_permitted] &= ~(1 << capability)
+    if libc.capset(header, sets) != 0:
+        raise OSError("capset failed")
 
 
 def _replace_stdout(kind: str) -> None:
