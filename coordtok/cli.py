@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeAlias, get_args, get_type_hints
 
 from coordtok.config.load import preset_names
-from coordtok.config.schema import SamplerConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.config.sharding import shipped_jsons
 from coordtok.errors import ConfigError, UserError, from_system, one_line
 

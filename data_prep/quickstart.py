@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 
 from coordtok.cli import exit_on_user_error
 from coordtok.config.load import load_config
-from coordtok.config.schema import RunConfig, TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.data.index import INDEX_NAME
 from coordtok.errors import DataError
 from data_prep import build_shards

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from coordtok import cli
 from coordtok.config.load import load_config
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError
 
 

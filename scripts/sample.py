@@ -16,7 +16,7 @@ from typing import Any
 
 from coordtok import cli
 from coordtok.config.load import build, to_dict
-from coordtok.config.schema import SamplerConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.errors import ConfigError
 
 

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from coordtok.config.load import build
-from coordtok.config.schema import DiTModelConfig, RunConfig, SamplerConfig, TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
+from coordtok.config.sampling import SamplerConfig
+from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipBatch, ClipReader
 from coordtok.data.clips import one_per_sample
 from coordtok.data.latents import LatentReader, LatentSpec

@@ -18,7 +18,8 @@ from coordtok.benchmarks.memory import peak_bytes, peak_kind, reset_peak
 from coordtok.benchmarks.table import Report, table
 from coordtok.benchmarks.untrained import untrained_generator, untrained_tokenizer
 from coordtok.config.load import to_dict
-from coordtok.config.schema import RunConfig, SamplerConfig
+from coordtok.config.sampling import SamplerConfig
+from coordtok.config.schema import RunConfig
 from coordtok.diffusion.samplers import evaluations
 from coordtok.errors import ConfigError
 from coordtok.geometry.pixels import to_uint8

@@ -22,7 +22,9 @@ from coordtok.benchmarks.phases import Clock, Timed
 from coordtok.benchmarks.synthetic import write_noise_latents, write_noise_shards
 from coordtok.benchmarks.table import Report, table
 from coordtok.config.load import to_dict
-from coordtok.config.schema import DatasetConfig, DiTModelConfig, RunConfig
+from coordtok.config.models import DiTModelConfig
+from coordtok.config.schema import RunConfig
+from coordtok.config.training import DatasetConfig
 from coordtok.data.index import VideoSpec
 from coordtok.train.engine import Sharding, load_sharding
 from coordtok.train.loop import Trainer

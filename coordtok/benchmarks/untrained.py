@@ -2,7 +2,8 @@
 
 import torch
 
-from coordtok.config.schema import DiTModelConfig, RunConfig, TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import ConfigError
 from coordtok.models.dit import TriplaneDiT

@@ -2,27 +2,27 @@
 
     python -m coordtok.config.describe > docs/config.md
 
-All of it is read off `config.schema`: a meaning is the docstring below a field, a range is what the
-section's own check answers to -1.
+All of it is read off the dataclasses: a field's meaning is the docstring below it, its range its
+`Range`.
 """
 
 import ast
 import dataclasses
 import inspect
-import re
 import textwrap
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
+from coordtok.config.ranges import ranges
 from coordtok.config.schema import RunConfig
-from coordtok.errors import ConfigError
 
 _HEAD = """\
 # Configuration keys
 
-Written by `python -m coordtok.config.describe > docs/config.md` from `coordtok/config/schema.py`.
+Written by `python -m coordtok.config.describe > docs/config.md` from the dataclasses that
+`coordtok/config/schema.py` is made of.
 
 A run is one YAML file: a preset of `coordtok/config/presets/` by its name, or your own. On the
 command line `section.key=value` changes a key, with the value in YAML's notation
@@ -71,10 +71,11 @@ def sections(section: type, path: str = "") -> Iterator[tuple[str, type]]:
 def keys(path: str, section: type) -> list[Key]:
     """What a section's own keys are: all but those that are sections themselves."""
     hints, meanings = typing.get_type_hints(section), _docstrings(section)
+    allowed = {name: f", {each}" for name, each in ranges(section).items()}
     return [
         Key(
             _dotted(path, field.name),
-            _type_text(hints[field.name]) + _range_text(section, field.name, hints[field.name]),
+            _type_text(hints[field.name]) + allowed.get(field.name, ""),
             "required" if _is_required(field) else f"`{_yaml(field.default)}`",
             meanings.get(field.name, ""),
         )
@@ -119,29 +120,6 @@ def _type_text(hint: Any) -> str:
     if origin is tuple:
         return "str or list" if args[-1] is ... else f"list of {len(args)} {_type_text(args[0])}"
     return str(hint.__name__)
-
-
-def _range_text(section: type, name: str, hint: Any) -> str:
-    """The rule that -1 breaks, without "it must be"."""
-    numbers = get_args(hint) if get_origin(hint) is tuple else ()
-    if {int, float} & {hint, *get_args(hint)}:
-        try:
-            dataclasses.replace(_example(section), **{name: (-1,) * len(numbers) or -1})
-        except ConfigError as error:
-            rule = re.search(r"must (?:be|lie) (.*?)(?:, which |$)", str(error))
-            return f", {rule[1]}" if rule else ""
-    return ""
-
-
-def _example(hint: Any) -> Any:
-    """The smallest thing of a type that a check lets pass."""
-    if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        required = [field.name for field in dataclasses.fields(hint) if _is_required(field)]
-        return typing.cast(type, hint)(**{name: _example(hints[name]) for name in required})
-    if inner := _dataclasses_of(hint):
-        return (_example(inner[0]),) if get_origin(hint) is tuple else _example(inner[0])
-    return "x" if hint is str else hint(1)
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from coordtok.config.schema import DatasetConfig, RunConfig
+from coordtok.config.schema import RunConfig
+from coordtok.config.training import DatasetConfig
 from coordtok.config.yaml_files import parse_value, parse_yaml, read_yaml
 from coordtok.errors import ConfigError
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import deserialize
 
-from coordtok.config.schema import NO_LABEL
+from coordtok.config.models import NO_LABEL
 from coordtok.data.index import ShardIndex, VideoSpec
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.sample import label_of, read_info

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from coordtok.config.schema import NO_LABEL
+from coordtok.config.models import NO_LABEL
 from coordtok.data.index import MOST_FPS, ShardIndex
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.order import Cursor

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coordtok.config.schema import NO_LABEL
+from coordtok.config.models import NO_LABEL
 from coordtok.data.index import ShardIndex
 from coordtok.data.latents import is_latent
 from coordtok.data.member import StoredSample, UnreadableSample

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from coordtok.config.schema import FlowConfig
+from coordtok.config.sampling import FlowConfig
 
 
 def interpolate(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from coordtok.config.schema import SamplerConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.diffusion.guidance import Model, flat_velocity, guided_velocity
 from coordtok.diffusion.samplers import StepNoise, sample
 from coordtok.geometry.latent import LatentShape

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from coordtok.config.schema import NO_LABEL, DiTModelConfig, SamplerConfig
+from coordtok.config.models import NO_LABEL, DiTModelConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.diffusion.samplers import Velocity
 from coordtok.errors import ConfigError
 from coordtok.geometry.latent import LatentShape

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from coordtok.config.schema import SamplerConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.errors import ConfigError
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

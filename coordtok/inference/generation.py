@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from coordtok.config.schema import DiTModelConfig, SamplerConfig
+from coordtok.config.models import DiTModelConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.data.order import sample_rng
 from coordtok.diffusion.generate import generate
 from coordtok.diffusion.guidance import Model, check_guidance

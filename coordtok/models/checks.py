@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError, DataError
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.latent import LatentShape

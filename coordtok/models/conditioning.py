@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coordtok.config.schema import NO_LABEL
+from coordtok.config.models import NO_LABEL
 
 FREQUENCIES = 256
 """Features of the time before its MLP, half of them cosines (docs/official_weights.md)."""

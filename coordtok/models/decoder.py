@@ -11,7 +11,7 @@ all planes hold at a point (`LatentShape.features`), P = pt * ph * pw * 3.
 import torch
 from torch import nn
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.planes import Planes, read_at
 from coordtok.models.layers import VIT_EPS, BlockStack, ViTBlock, output_linear

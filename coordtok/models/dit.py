@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coordtok.config.schema import NO_LABEL, DiTModelConfig
+from coordtok.config.models import NO_LABEL, DiTModelConfig
 from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.latent import Plane

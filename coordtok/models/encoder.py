@@ -14,7 +14,7 @@ read, D width, C plane channels, R, S rows and columns of one plane.
 import torch
 from torch import nn
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.latent import AXES, Plane
 from coordtok.geometry.patches import patchify

@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError
 from coordtok.geometry.latent import AXES, Plane, Size3
 from coordtok.geometry.pixels import from_uint8

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping, patch_groups
 from coordtok.geometry.patches import write

@@ -10,15 +10,14 @@ each), and what is wrong with anything else is named. Nothing of an export is ev
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import coordtok
 from coordtok.config.load import build, to_dict
-from coordtok.config.schema import (
-    DiTModelConfig,
-    SamplerConfig,
-    TokenizerModelConfig,
-)
+from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
+from coordtok.config.ranges import Range, Section
+from coordtok.config.sampling import SamplerConfig
+from coordtok.config.training import MOST_POINTS
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.storage.json_files import read_json
 
@@ -37,17 +36,11 @@ class TokenizerId:
 
 
 @dataclass(frozen=True)
-class TokenizerSettings:
+class TokenizerSettings(Section, at="settings"):
     """How a tokenizer is meant to be used, beside its model config."""
 
-    points_per_pass: int = 1024
+    points_per_pass: Annotated[int, Range(1, MOST_POINTS)] = 1024
     """Patches that were decoded together in training, hence what `decode` aims at."""
-
-    def __post_init__(self) -> None:
-        if self.points_per_pass < 1:
-            raise ConfigError(
-                f"settings.points_per_pass is {self.points_per_pass}; it must be at least 1"
-            )
 
 
 @dataclass(frozen=True)

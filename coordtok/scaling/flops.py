@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from coordtok.config.schema import DiTModelConfig, RunConfig, TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.geometry.latent import LatentShape
 from coordtok.scaling.parameters import TIME_FREQUENCIES, matrices, parameters
 

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from coordtok.config.schema import DiTModelConfig, ModelConfig, TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, ModelConfig, TokenizerModelConfig
 from coordtok.geometry.latent import Plane
 
 TIME_FREQUENCIES = 256

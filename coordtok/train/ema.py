@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from coordtok import distributed
-from coordtok.config.schema import EMAConfig
+from coordtok.config.training import EMAConfig
 from coordtok.errors import CheckpointError
 from coordtok.train.masters import Masters
 from coordtok.train.slices import Slice, fill_slices, write_slices

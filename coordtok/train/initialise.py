@@ -14,7 +14,8 @@ import torch
 
 from coordtok import distributed
 from coordtok.config.load import build
-from coordtok.config.schema import ModelConfig, RunConfig
+from coordtok.config.models import ModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import CONFIG, WEIGHTS
 from coordtok.pretrained.read import first_difference, read_export

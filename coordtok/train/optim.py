@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from coordtok.config.schema import OptimConfig
+from coordtok.config.training import OptimConfig
 from coordtok.models.layers import FusedLinear
 from coordtok.train.masters import Masters
 from coordtok.train.muon import MatrixSlice, MuonAdamW

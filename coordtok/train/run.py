@@ -7,7 +7,8 @@ from typing import Any
 
 from coordtok import distributed
 from coordtok.config.load import to_yaml
-from coordtok.config.schema import RunConfig, TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import one_per_sample
 from coordtok.data.loader import TrainLoader

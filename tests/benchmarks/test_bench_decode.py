@@ -5,7 +5,7 @@ import torch
 
 from coordtok.benchmarks.bench_decode import distinct_settings, first_clips, measure_decoding
 from coordtok.benchmarks.bench_in_between import ROWS, measure_in_between, scores_of
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError, DataError
 from coordtok.evaluation.metrics import psnr
 from coordtok.geometry.pixels import from_uint8

@@ -10,7 +10,8 @@ import yaml
 from coordtok.benchmarks.bench_sample import Pair, measure_sampling, untrained_pair
 from coordtok.benchmarks.memory import peak_bytes, reset_peak
 from coordtok.config.load import build, to_dict
-from coordtok.config.schema import RunConfig, SamplerConfig
+from coordtok.config.sampling import SamplerConfig
+from coordtok.config.schema import RunConfig
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerId, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint
@@ -138,7 +139,7 @@ def test_exports_are_measured(monkeypatch, tmp_path: Path, capsys) -> None:
         (["--config", "dit_tiny"], "--config goes with --tokenizer-config"),
         (["--model", "x", "--tokenizer-config", "x"], "with --model use --tokenizer"),
         (["--model", "none"], "none: no such folder"),
-        (["CONFIGS", "--steps", "0"], "sampler.steps is 0; it must lie between"),
+        (["CONFIGS", "--steps", "0"], "sampler.steps is 0; it must be between"),
         (["CONFIGS", "--device", "tpu"], "device tpu cannot be used"),
     ],
 )

@@ -7,7 +7,7 @@ from coordtok.benchmarks.bench_train import PHASES
 from coordtok.benchmarks.communication import covered
 from coordtok.benchmarks.phases import Clock, Timed
 from coordtok.benchmarks.synthetic import write_noise_latents
-from coordtok.config.schema import DiTModelConfig
+from coordtok.config.models import DiTModelConfig
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import one_per_sample
 from coordtok.data.latents import LatentReader, LatentSpec

@@ -27,10 +27,10 @@ def test_every_section_says_what_it_is() -> None:
 
 def test_types_defaults_and_ranges_are_the_fields() -> None:
     found = {key.path: key for key in KEYS}
-    assert found["train.steps"].type == "int, at least 1"
+    assert found["train.steps"].type == "int, between 1 and 99,999,999"
     assert found["train.steps"].default == "required"
     assert found["model.plane_patch"].default == "`[16, 8, 8]`"
-    assert found["train.micro_batch"].type == "int or null, at least 1"
+    assert found["train.micro_batch"].type == "int or null, between 1 and 1,048,576"
     assert found["ema.decay"].type == "float, in [0, 1)"
     assert found["optim.schedule"].type == "`constant`, `cosine`, `wsd`"
     assert found["data.shards[].weight"].default == "`1.0`"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.schema import FlowConfig
+from coordtok.config.sampling import FlowConfig
 from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
 
 

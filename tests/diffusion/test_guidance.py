@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from coordtok import Triplane
-from coordtok.config.schema import DiTModelConfig, SamplerConfig
+from coordtok.config.models import DiTModelConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.diffusion.guidance import check_guidance, flat_velocity, guided_velocity
 from coordtok.errors import ConfigError
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from coordtok import TriplaneDiT
-from coordtok.config.schema import DiTModelConfig, FlowConfig, SamplerConfig
+from coordtok.config.models import DiTModelConfig
+from coordtok.config.sampling import FlowConfig, SamplerConfig
 from coordtok.diffusion.flow import draw_time, flow_loss, interpolate, velocity_target
 from coordtok.diffusion.guidance import flat_velocity, guided_velocity
 from coordtok.diffusion.samplers import sample

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from coordtok import TriplaneDiT
-from coordtok.config.schema import DiTModelConfig, SamplerConfig
+from coordtok.config.models import DiTModelConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.diffusion.guidance import flat_velocity, guided_velocity
 from coordtok.diffusion.samplers import evaluations, sample
 from coordtok.errors import ConfigError

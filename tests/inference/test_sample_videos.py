@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from coordtok.config.schema import DiTModelConfig, SamplerConfig
+from coordtok.config.models import DiTModelConfig
+from coordtok.config.sampling import SamplerConfig
 from coordtok.models.dit import TriplaneDiT
 from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerId, read_card
 from coordtok.pretrained.fingerprint import fingerprint
@@ -101,7 +102,7 @@ def test_the_folder_says_what_it_holds(run: Callable[..., Path], generator: Path
         (["--guidance", "2"], "but no class is given"),
         (["--num", "0"], "num is 0"),
         (["--batch", "0"], "batch is 0"),
-        (["--steps", "0"], "sampler.steps is 0; it must lie between 1 and"),
+        (["--steps", "0"], "sampler.steps is 0; it must be between 1 and"),
         (["--steps", "1"], "euler_maruyama takes at least 2"),
         (["--fps", "0"], "fps is 0"),
         (["--tokenizer", "nowhere"], "nowhere: no such folder"),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.models.tokenizer import CoordTok
 
 # Every grid is non-square and every patch has its own size, so that mixed-up axes show.

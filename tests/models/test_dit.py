@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from coordtok import Triplane, TriplaneDiT
-from coordtok.config.schema import DiTModelConfig
+from coordtok.config.models import DiTModelConfig
 from coordtok.errors import CheckpointError, DataError
 from coordtok.geometry.planes import unpack
 from coordtok.models.conditioning import (

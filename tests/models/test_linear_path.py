@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.linear_path import _products_by_place, cell_size, cut, fit, uncut

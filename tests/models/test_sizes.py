@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.models.tokenizer import CoordTok
 
 # docs/method.md, "Sizes": size -> (plane and decoder layers, width, heads, parameters)

@@ -8,7 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from coordtok.config.load import load_config, preset_names
-from coordtok.config.schema import ModelConfig, RunConfig
+from coordtok.config.models import ModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.geometry.planes import unpack
 from coordtok.models import linear_path
 from coordtok.models.dit import TriplaneDiT

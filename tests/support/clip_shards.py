@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 from coordtok.data.index import VideoSpec
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import Card, Origin, TokenizerSettings

@@ -3,7 +3,7 @@ axes show."""
 
 from dataclasses import replace
 
-from coordtok.config.schema import TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
 
 TINY = TokenizerModelConfig(
     frames=8,

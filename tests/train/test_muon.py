@@ -9,7 +9,7 @@ from torch import nn
 
 from coordtok import distributed
 from coordtok.config.load import load_config
-from coordtok.config.schema import OptimConfig
+from coordtok.config.training import OptimConfig
 from coordtok.models.layers import FusedLinear, ViTBlock
 from coordtok.train.engine import build_engine, load_sharding
 from coordtok.train.masters import Masters

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from coordtok.config.schema import EMAConfig, OptimConfig
+from coordtok.config.training import EMAConfig, OptimConfig
 from coordtok.train.ema import ema_decay
 from coordtok.train.optim import build_optimizer, keep_settings, learning_rate
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from coordtok.config.load import build
-from coordtok.config.schema import RunConfig, TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.data.loader import Batch
 from coordtok.data.sample import SampleId
 from coordtok.errors import ConfigError

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from coordtok.config.schema import DiTModelConfig, TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import (
     Card,

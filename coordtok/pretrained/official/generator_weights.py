@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from coordtok.config.schema import DiTModelConfig, triplane_keys
+from coordtok.config.models import DiTModelConfig, triplane_keys
 from coordtok.errors import CheckpointError
 from coordtok.models.dit import TriplaneDiT
 from coordtok.pretrained.official.layout import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from coordtok.config.schema import TokenizerModelConfig, triplane_keys
+from coordtok.config.models import TokenizerModelConfig, triplane_keys
 from coordtok.errors import CheckpointError
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.official.layout import (

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from coordtok import distributed
-from coordtok.config.schema import NO_LABEL, DiTModelConfig, RunConfig
+from coordtok.config.models import NO_LABEL, DiTModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.latents import LatentReader, LatentSpec
 from coordtok.data.loader import Batch

@@ -1,6 +1,6 @@
 """The kinds of model that can be trained, by `model.name`: the one place that knows them all."""
 
-from coordtok.config.schema import ModelConfig
+from coordtok.config.models import ModelConfig
 from coordtok.train.tasks.generator import GeneratorTask
 from coordtok.train.tasks.task import Task
 from coordtok.train.tasks.tokenizer import TokenizerTask

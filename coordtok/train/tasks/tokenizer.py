@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from coordtok import distributed
-from coordtok.config.schema import RunConfig, TokenizerModelConfig
+from coordtok.config.models import TokenizerModelConfig
+from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipBatch
 from coordtok.data.loader import Batch
 from coordtok.data.order import sample_rng
