@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coordtok.data.webdataset_stage import decode_sample as decode_sample
     from coordtok.geometry.planes import Triplane as Triplane
     from coordtok.inference.video_files import load_video as load_video
     from coordtok.inference.video_files import save_video as save_video
@@ -19,11 +20,12 @@ _HOMES = {
     "CoordTok": "coordtok.models.tokenizer",
     "Triplane": "coordtok.geometry.planes",
     "TriplaneDiT": "coordtok.models.dit",
+    "decode_sample": "coordtok.data.webdataset_stage",
     "load_video": "coordtok.inference.video_files",
     "save_video": "coordtok.inference.video_files",
 }
 
-__all__ = ["CoordTok", "Triplane", "TriplaneDiT", "load_video", "save_video"]
+__all__ = ["CoordTok", "Triplane", "TriplaneDiT", "decode_sample", "load_video", "save_video"]
 
 
 def __getattr__(name: str) -> Any:

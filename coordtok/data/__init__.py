@@ -31,4 +31,6 @@ that follows it.
 For whatever reads each clip once (validation, evaluation, encoding, benchmarks), `clips` says which
 clips, as pure functions of the index, and `clip_reader` reads such a list in batches that are the
 same on any number of ranks.
+
+For pipelines of others, `webdataset_stage` decodes what webdataset itself reads from shards.
 """
