@@ -7,6 +7,7 @@ goes on when it is started again, and what is finished is left alone.
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def _start(run: StudyRun, attempt: int, cores: frozenset[int]) -> _Process:
         os.sched_setaffinity(0, cores)
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
-    port = ["--master_port", str(29_600 + min(cores))]
+    port = ["--master_port", str(_free_port())]
     with open(_log_path(run), "ab") as log:
         popen = subprocess.Popen(
             [*launcher, *port, *run.command()[1:]],
@@ -91,6 +92,12 @@ def _shares(parallel: int) -> list[frozenset[int]]:
     if parallel > len(cores):
         cores = cores * -(-parallel // len(cores))
     return [frozenset(cores[first::parallel]) for first in range(parallel)]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
 
 
 def _log_path(run: StudyRun) -> Path:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -114,8 +115,11 @@ def test_a_killed_study_goes_on_and_finished_runs_are_left_alone(
     runs = runs_of(path)
     started = start("scaling.py", "run", path, fresh=True)
     wait_for(lambda: is_finished(runs[0]))
+    wait_for(lambda: (runs[1].folder / "metrics.jsonl").exists())
+    family = psutil.Process(started.processes[0].pid).children(recursive=True)
     started.signal(signal.SIGKILL)
     started.wait()
+    assert not psutil.wait_procs(family, timeout=30)[1], "a rank outlives its study"
     before = (runs[0].folder / "metrics.jsonl").stat().st_mtime_ns
     again = start("scaling.py", "run", path, fresh=True)
     assert again.wait() == [0], again.output

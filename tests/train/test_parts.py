@@ -60,6 +60,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     ("command", "expected"),
     [
         ("/v/bin/python3 /v/bin/deepspeed scripts/train.py", True),
+        ("/v/bin/python3 -m deepspeed.launcher.runner --master_port 1 scripts/train.py", True),
         ("/v/bin/python3 -u -m deepspeed.launcher.launch --world_info=x scripts/train.py", True),
         ("/v/bin/python /v/bin/torchrun --nproc-per-node 2 scripts/train.py", True),
         ("python -m torch.distributed.run scripts/train.py", True),
