@@ -70,6 +70,8 @@ class TrainConfig(Section, at="train"):
     """Draw the patches with replacement."""
     whole_frames: bool = False
     """Draw whole random frames, `points` patches of them, instead of single patches."""
+    augment: tuple[Literal["flip", "reverse"], ...] = ()
+    """How clips are varied, each half of the time: mirrored left to right, played backwards."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about one more forward pass."""
     deterministic: bool = False

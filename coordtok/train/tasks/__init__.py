@@ -1,7 +1,7 @@
 """What is trained: all that is particular to a kind of model.
 
 task         what the loop asks of either kind
-tokenizer    patches at random coordinates; clips_to_fit its linear path to
+tokenizer    patches at random coordinates; augment varies clips, clips_to_fit its linear path to
 generator    the velocity from noise to latents
 kinds        both, by `model.name`
 """

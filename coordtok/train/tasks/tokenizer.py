@@ -36,6 +36,7 @@ from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.linear_path import fit
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerSettings
+from coordtok.train.tasks.augment import augment
 from coordtok.train.tasks.clips_to_fit import clips_to_fit
 from coordtok.train.tasks.task import ClipScore, Headline
 
@@ -133,7 +134,13 @@ class TokenizerTask:
     def loss(self, engine: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Of each clip, (B,) float32: mean squared error on its drawn patches; in the fine-tune
         that is "l2", and beside it stands the mean distance of the frames that they make up."""
-        video_BTHW3 = batch.data["video"].to(self.device, non_blocking=True)
+        video_BTHW3 = augment(
+            batch.data["video"].to(self.device, non_blocking=True),
+            batch.data["num_frames"].tolist(),
+            batch.ids,
+            self.run.seed,
+            self.run.train.augment,
+        )
         index_BN3 = self._draw(batch).to(self.device, non_blocking=True)
         predicted_BNP3, target_BNP3 = self._patches(
             engine, video_BTHW3, index_BN3, batch.data["num_frames"]
