@@ -75,7 +75,7 @@ def _window(
     if ext is None:
         raise UnreadableVideo(f"it has no .{' or .'.join(VIDEO_EXTENSIONS)}")
     data, is_raw = sample[ext], ext == "npy"
-    stored = raw_layout(data[:RAW_HEADER_BYTES])[0][0] if is_raw else count_frames(data)
+    stored = raw_layout(data[:RAW_HEADER_BYTES], len(data))[0][0] if is_raw else count_frames(data)
     length = frames or stored
     if start is None:
         start = draw_start(rng or np.random.default_rng(), stored, length)
