@@ -1,7 +1,8 @@
 """Planning and comparing runs before and after they are paid for. Nothing here imports torch.
 
 parameters   of a model, by part
-flops        what a training step costs, by part
+operations   the matrix products and attentions of a clip, by part: what costs are read from
+flops        what a training step costs in operations, by part
 study        a list of configs x seeds under equal compute, and their training runs
 runner       runs them, one after another or side by side, and goes on after a kill
 ranking      the table of what they reached

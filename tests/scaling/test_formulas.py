@@ -14,7 +14,8 @@ from coordtok.geometry.planes import unpack
 from coordtok.models import linear_path
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
-from coordtok.scaling.flops import attention, clip_flops, linear, training_step_flops
+from coordtok.scaling.flops import clip_flops, training_step_flops
+from coordtok.scaling.operations import attention, product
 from coordtok.scaling.parameters import matrices, parameters
 from coordtok.train.muon import orthogonalise
 
@@ -92,10 +93,11 @@ def test_a_step_is_all_clips_and_what_is_recomputed_and_the_update() -> None:
 
 
 def test_products_count_twice_and_backward_twice_more() -> None:
-    assert linear(3, 4, 5).forward == 2 * 3 * 4 * 5
-    assert linear(3, 4, 5).backward == 2 * linear(3, 4, 5).forward
-    assert linear(3, 4, 5, input_gradient=False).backward == linear(3, 4, 5).forward
+    assert product(3, 4, 5).forward == 2 * 3 * 4 * 5
+    assert product(3, 4, 5).backward == 2 * product(3, 4, 5).forward
+    assert product(3, 4, 5, input_gradient=False).backward == product(3, 4, 5).forward
     assert attention(3, 7, 8).forward == 2 * (2 * 3 * 7 * 8)
+    assert product(3, 4, 5, times=6).forward == 6 * product(3, 4, 5).forward
 
 
 def build_model(config: ModelConfig) -> CoordTok | TriplaneDiT:

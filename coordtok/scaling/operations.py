@@ -1,0 +1,140 @@
+"""The matrix products and attentions that a model makes of one clip, by part of the model.
+
+What training costs in operations (flops.py), in memory (activations.py) and in time (times.py) is
+read from this one list.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
+
+from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
+from coordtok.config.schema import RunConfig
+from coordtok.geometry.latent import LatentShape
+from coordtok.scaling.parameters import TIME_FREQUENCIES
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A product of `rows` x `inputs` with `inputs` x `outputs`, or an attention of `rows` queries
+    to `inputs` keys over `outputs` numbers each, all heads together. A multiplication and an
+    addition are two operations."""
+
+    kind: Literal["product", "attention"]
+    rows: int
+    inputs: int
+    outputs: int
+    times: int = 1
+    """How often, in as many layers."""
+    input_gradient: bool = True
+    """Whether the backward pass goes on beyond it."""
+
+    @property
+    def forward(self) -> float:
+        """Operations of the forward pass."""
+        products = 2 if self.kind == "attention" else 1
+        return 2.0 * products * self.rows * self.inputs * self.outputs * self.times
+
+    @property
+    def backward(self) -> float:
+        """Two products for each of the forward pass, one where the input needs no gradient;
+        attention makes five for two, since its weights are computed again."""
+        if self.kind == "attention":
+            return 2.5 * self.forward
+        return self.forward * (2 if self.input_gradient else 1)
+
+
+def operations(run: RunConfig) -> dict[str, list[Operation]]:
+    """Of one clip, by part of the model."""
+    parts = (
+        _generator(run.model)
+        if isinstance(run.model, DiTModelConfig)
+        else _tokenizer(run.model, run.train.points)
+    )
+    return {name: list(made) for name, made in parts}
+
+
+def product(
+    rows: int, inputs: int, outputs: int, times: int = 1, input_gradient: bool = True
+) -> Operation:
+    """Of `rows` vectors with a matrix."""
+    return Operation("product", rows, inputs, outputs, times, input_gradient)
+
+
+def attention(queries: int, keys: int, dim: int) -> Operation:
+    """Of all heads together, projections left out."""
+    return Operation("attention", queries, keys, dim)
+
+
+def _repeated(made: list[Operation], layers: int) -> list[Operation]:
+    return [replace(each, times=each.times * layers) for each in made] if layers else []
+
+
+def _self_attention(tokens: int, dim: int) -> list[Operation]:
+    projections = [product(tokens, dim, 3 * dim), product(tokens, dim, dim)]
+    return [*projections, attention(tokens, tokens, dim)]
+
+
+def _vit_block(tokens: int, dim: int, ratio: float) -> list[Operation]:
+    hidden = int(dim * ratio)
+    mlp = [product(tokens, dim, hidden), product(tokens, hidden, dim)]
+    return [*_self_attention(tokens, dim), *mlp]
+
+
+def _cross_block(tokens: int, memory: int, dim: int, ratio: float) -> list[Operation]:
+    projections = [product(tokens, dim, dim, times=2), product(memory, dim, 2 * dim)]
+    return [*projections, attention(tokens, memory, dim), *_vit_block(tokens, dim, ratio)]
+
+
+def _tokenizer(model: TokenizerModelConfig, points: int) -> Iterator[tuple[str, list[Operation]]]:
+    dim, ratio, latent = model.dim, model.mlp_ratio, model.latent
+    tubelets = prod(model.video_size) // prod(model.video_patch)
+    tokens = sum(latent.tokens)
+    video, pixels = prod(model.video_patch) * 3, prod(model.decoder_patch) * 3
+    yield "video embedding", [product(tubelets, video, dim, input_gradient=False)]
+    yield "video blocks", _repeated(_vit_block(tubelets + 1, dim, ratio), model.video_layers)
+    block = _cross_block(tokens, tubelets, dim, ratio)
+    yield "plane blocks", _repeated(block, model.plane_layers)
+    yield "plane heads", [product(each.tokens, dim, each.patch_numbers) for each in latent.planes]
+    yield "reading planes", list(_read(latent, points))
+    yield "point embedding", [product(points, latent.features, dim)]
+    yield "decoder blocks", _repeated(_vit_block(points, dim, ratio), model.decoder_layers)
+    yield "pixel head", [product(points, dim, pixels)]
+    if model.linear_path:
+        yield "linear path", list(_linear_path(model, points))
+
+
+def _linear_path(model: TokenizerModelConfig, points: int) -> Iterator[Operation]:
+    """All pixels to coefficients, and back but for the last plane; three nodes to each patch."""
+    pixels, patch = prod(model.video_size) * 3, prod(model.decoder_patch) * 3
+    planes = model.latent.planes
+    for plane in planes:
+        cells = prod(plane.size)
+        back = plane is not planes[-1]
+        yield product(cells, pixels // cells, plane.channels, times=1 + back)
+    yield product(points, model.latent.features, patch)
+
+
+def _read(latent: LatentShape, points: int) -> Iterator[Operation]:
+    """Interpolation along the rows of each plane, which is a matrix product."""
+    for plane in latent.planes:
+        rows, columns = plane.size
+        yield product(points, rows, columns * plane.channels, input_gradient=False)
+
+
+def _generator(model: DiTModelConfig) -> Iterator[tuple[str, list[Operation]]]:
+    dim, planes = model.dim, model.latent.planes
+    tokens = sum(each.tokens for each in planes)
+    yield (
+        "plane embedding",
+        [product(each.tokens, each.patch_numbers, dim, input_gradient=False) for each in planes],
+    )
+    yield (
+        "time embedding",
+        [product(1, TIME_FREQUENCIES, dim, input_gradient=False), product(1, dim, dim)],
+    )
+    block = [*_vit_block(tokens, dim, model.mlp_ratio), product(1, dim, 6 * dim)]
+    yield "blocks", _repeated(block, model.layers)
+    heads = [product(each.tokens, dim, each.patch_numbers) for each in planes]
+    yield "velocities", [*heads, product(1, dim, 2 * dim, times=len(planes))]
