@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,14 @@ def _store_videos(
     known = {video.name: work.video(video.name) for video in videos}
     records = {name: record for name, record in known.items() if record is not None}
     pending = [video for video in videos if video.name not in records]
-    pending.sort(key=lambda video: -os.path.getsize(video.path))  # the longest must not come last
-    threads = max(1, workers // max(1, len(pending)))
-    tasks = [VideoTask(video, options, threads) for video in pending]
+    sizes = {video.name: os.path.getsize(video.path) for video in pending}
+    pending.sort(key=lambda video: -sizes[video.name])  # the longest must not come last
+    total = max(1, sum(sizes.values()))
+    tasks = [
+        # As many threads as its share of the work, so that one long film uses all cores.
+        VideoTask(video, options, max(1, ceil(workers * sizes[video.name] / total)))
+        for video in pending
+    ]
     frames = 0
     with _bar("videos", len(videos), len(records)) as bar:
         for event in distributor.run(store_video, tasks):

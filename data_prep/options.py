@@ -47,6 +47,7 @@ class BuildOptions:
     split: str | None = None
     frames: tuple[int, int | None] = (0, None)
     min_frames: int = MIN_FRAMES
+    keep_damaged: bool = False
     height: int = 128
     width: int = 128
     resample: str = "bicubic"
@@ -90,6 +91,7 @@ class BuildOptions:
         values = asdict(self)
         values["fps"] = None if self.fps is None else str(self.fps)
         values["frames"] = list(self.frames)
+        values["keep_damaged"] = self.keep_damaged or None  # not there in folders of before
         return values
 
     @property
@@ -225,6 +227,12 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="leave out videos with fewer frames (default %(default)s)",
+    )
+    what.add_argument(
+        "--keep-damaged",
+        action="store_true",
+        help="take the frames before the damage of a video that is cut off or damaged (default: "
+        "leave it out)",
     )
 
 

@@ -1,13 +1,13 @@
 """One video into encoded segments.
 
-Frames stream through: at most one segment and one clip of them are in memory, however long the
-film. Segments are consecutive and cover every frame; a remainder shorter than a clip joins the
-segment before it, and only a video that is shorter than a clip makes a segment that is.
+Frames stream through: a segment and a clip of them are in memory, and one segment more for each
+that is being encoded meanwhile, however long the film. Segments are consecutive and cover every
+frame; a remainder shorter than a clip joins the segment before it, and only a video that is shorter
+than a clip makes a segment that is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -18,12 +18,20 @@ from coordtok.data.partition import segment_key
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import Frames, UnreadableVideo, decode_frames, encode_h264, encode_raw
 from coordtok.video.folder import Video
-from coordtok.video.source import Picture, open_video, resize_and_crop
+from coordtok.video.source import (
+    DamageInThreads,
+    Picture,
+    SourceVideo,
+    open_video,
+    resize_and_crop,
+)
+from coordtok.video.threads import map_in_order
 from data_prep.options import BuildOptions
 from data_prep.work import Segment, VideoRecord, WorkFolder
 
 LUMA_1024 = np.array([218, 732, 74], np.int32)  # BT.709's weights times 1024
 _FRAMES_AT_A_TIME = 32
+_SEGMENTS_MEMORY = 1 << 30  # bytes of pixels that a video's segments may take at a time
 
 Report = Callable[[int], None]  # called with the number of frames just stored
 
@@ -44,27 +52,54 @@ class VideoTask:
 def store_video(task: VideoTask, report: Report) -> VideoRecord:
     """Encode a video's segments into the work folder; its record is written last.
 
-    A video that cannot be read leaves a record with the reason.
+    A video that cannot be read leaves a record with the reason. A damaged one is read again on one
+    thread, so that the number of processes changes no byte.
 
     Raises:
         DataError: the segments cannot be written.
     """
     work = WorkFolder(Path(task.options.output))
-    segments: list[Segment] = []
     try:
-        source = open_video(task.video.path, task.threads)
-        for start, frames in _segments(source.frames(task.options.fps), task):
-            segments.append(_store(work, task, start, frames, source.fps))
-            report(len(frames))
-        _check_length(segments, task.options)
-        fps = float(task.options.fps or source.fps)
-        record = VideoRecord(task.name, fps, tuple(segments))
+        try:
+            record = _store_segments(work, task, report)
+        except DamageInThreads:
+            record = _store_segments(work, replace(task, threads=1), report)
     except UnreadableVideo as error:
-        for segment in segments:
-            work.segment(segment.key).unlink(missing_ok=True)
         record = VideoRecord(task.name, 0.0, (), str(error))
     work.put_video(record)
     return record
+
+
+def _store_segments(work: WorkFolder, task: VideoTask, report: Report) -> VideoRecord:
+    """Raises UnreadableVideo, and leaves no segment."""
+    options = task.options
+    source = open_video(task.video.path, task.threads, options.keep_damaged)
+    begun: list[str] = []
+
+    def store(segment: tuple[int, Frames]) -> Segment:
+        start, frames = segment
+        begun.append(segment_key(task.name, start))
+        return _store(work, begun[-1], options, start, frames, source.fps)
+
+    segments: list[Segment] = []
+    try:
+        for segment in map_in_order(store, _segments(source, task), task.threads, _ahead(task)):
+            segments.append(segment)
+            report(segment.frames)
+        _check_length(segments, options)
+    except UnreadableVideo:
+        for key in begun:
+            work.segment(key).unlink(missing_ok=True)
+        raise
+    fps = float(options.fps or source.fps)
+    return VideoRecord(task.name, fps, tuple(segments), damage=source.damage)
+
+
+def _ahead(task: VideoTask) -> int:
+    """How many segments may be in memory at a time: one for each thread, while there is room."""
+    options = task.options
+    pixels = options.height * options.width * options.clip_frames * (options.clips_per_segment + 1)
+    return max(1, min(task.threads, _SEGMENTS_MEMORY // (3 * pixels)))
 
 
 def cut(frames: Iterable[Picture], length: int, clip: int) -> Iterator[Frames]:
@@ -91,36 +126,25 @@ def squared_errors(stored: Frames, wanted: Frames) -> tuple[int, int]:
     return rgb, luma
 
 
-def _segments(pictures: Iterator[Picture], task: VideoTask) -> Iterator[tuple[int, Frames]]:
+def _segments(source: SourceVideo, task: VideoTask) -> Iterator[tuple[int, Frames]]:
     """(first frame in the source, frames) of every segment."""
-    options = task.options
-    first, end = options.frames
-    chosen = islice(pictures, first, end)
-    clip = options.clip_frames
-    at = first
-    for frames in cut(_resized(chosen, task), clip * options.clips_per_segment, clip):
-        yield at, frames
-        at += len(frames)
-
-
-def _resized(pictures: Iterator[Picture], task: VideoTask) -> Iterator[Picture]:
     options = task.options
 
     def resize(picture: Picture) -> Picture:
         return resize_and_crop(picture, options.height, options.width, options.resample)
 
-    if task.threads == 1:
-        yield from map(resize, pictures)
-        return
-    with ThreadPoolExecutor(task.threads) as pool:
-        while block := list(islice(pictures, _FRAMES_AT_A_TIME)):
-            yield from pool.map(resize, block)
+    first, end = options.frames
+    chosen = islice(source.frames(options.fps, resize), first, end)
+    clip = options.clip_frames
+    at = first
+    for frames in cut(chosen, clip * options.clips_per_segment, clip):
+        yield at, frames
+        at += len(frames)
 
 
 def _store(
-    work: WorkFolder, task: VideoTask, start: int, frames: Frames, native: Fraction
+    work: WorkFolder, key: str, options: BuildOptions, start: int, frames: Frames, native: Fraction
 ) -> Segment:
-    options = task.options
     if options.codec == "raw":
         data, errors = encode_raw(frames), (0, 0)
     else:
@@ -132,7 +156,6 @@ def _store(
             fps=options.fps or native,
         )
         errors = squared_errors(decode_frames(data, 0, len(frames)), frames)
-    key = segment_key(task.name, start)
     write_whole(work.segment(key), data)
     return Segment(key, start, len(frames), len(data), *errors)
 
@@ -142,4 +165,4 @@ def _check_length(segments: list[Segment], options: BuildOptions) -> None:
     if not frames:
         raise UnreadableVideo(f"it ends before frame {options.frames[0]}, where --frames starts")
     if frames < options.min_frames:
-        raise UnreadableVideo(f"{frames} frames, fewer than --min-frames {options.min_frames}")
+        raise UnreadableVideo(f"shorter than --min-frames {options.min_frames}: it has {frames}")

@@ -34,12 +34,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """What became of a video: its segments, or why it was left out."""
+    """What became of a video: its segments, or why it was left out; `damage` is why it ends too
+    early, where that was kept."""
 
     name: str
     fps: float
     segments: tuple[Segment, ...]
     failure: str | None = None
+    damage: str | None = None
 
 
 class WorkFolder:

@@ -31,8 +31,10 @@ def _write_video(
     pixel_aspect: Fraction | None = None,
     transfer: int | None = None,
     container: str | None = None,
+    sound: bool = False,
 ) -> Path:
-    """Write `frames` pictures; `times` are their presentation times in units of 1 / rate."""
+    """Write `frames` pictures; `times` are their presentation times in units of 1 / rate; `sound`
+    is silence of the same length."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file, av.open(file, "w", format=container or "mp4") as output:
         stream = output.add_stream(codec, rate=rate)
@@ -44,10 +46,16 @@ def _write_video(
             stream.codec_context.color_trc = transfer
         if rotation is not None:
             stream.set_display_rotation(rotation)
+        silence = output.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(_picture(number, height, width), format="rgb24")
             frame.pts = times[number] if times else number
             output.mux(stream.encode(frame))
+            if silence is not None:
+                part = np.zeros((1, round(8000 / rate)), np.int16)
+                heard = av.AudioFrame.from_ndarray(part, "s16", "mono")
+                heard.sample_rate = 8000
+                output.mux(silence.encode(heard))
         output.mux(stream.encode(None))
     return path
 

@@ -13,6 +13,15 @@ from typing import BinaryIO
 from coordtok.errors import DataError
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read; an OSError where it is a pipe or a device, which may have no end."""
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
+
+
 def read_whole(path: Path, most: int) -> bytes:
     """All of a file that should have at most `most` bytes.
 
@@ -20,9 +29,7 @@ def read_whole(path: Path, most: int) -> bytes:
         OSError: it cannot be read, or is no regular file: a pipe may have no end.
         ValueError: it is larger.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with open_regular(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"it is larger than {most} bytes")

@@ -8,7 +8,9 @@ hour-long film takes no more memory than a short clip.
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, islice
 from typing import NamedTuple
@@ -21,8 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from coordtok.errors import one_line
+from coordtok.storage.files import open_regular
 from coordtok.video.codec import UnreadableVideo
 from coordtok.video.pixel_formats import AnyToRgb
+from coordtok.video.threads import map_in_order
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -43,17 +47,27 @@ class Anchor(NamedTuple):
     stamp: int
 
 
+class DamageInThreads(UnreadableVideo):
+    """Damage of which a decoder makes other pictures on several threads than on one: for the same
+    frames anywhere, read the video again on one thread."""
+
+
 class SourceVideo:
     """A video file. Its `frames` can be read again and again; each time opens the file anew.
 
     promised_frames: what the container claims to hold, good for a progress bar; 0 where it claims
     nothing. hdr: "PQ" or "HLG" where such a transfer curve is stated; it is not undone, so frames
-    look flat. None otherwise.
+    look flat. None otherwise. damage: where frames were read with `keep_damaged`, why they ended
+    too early; None if they did not.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], threads: int = 1, keep_damaged: bool = False
+    ) -> None:
         self.path = path
         self.threads = threads
+        self.keep_damaged = keep_damaged
+        self.damage: str | None = None
         with self._open() as container:
             stream = container.streams.video[0]
             self.fps: Fraction = stream.average_rate or stream.guessed_rate or _ASSUMED_RATE
@@ -61,18 +75,23 @@ class SourceVideo:
             self.hdr = _HDR_CURVES.get(stream.codec_context.color_trc)
             self.promised_frames = _promised_frames(container, self.fps)
 
-    def frames(self, fps: Fraction | None = None) -> Iterator[Picture]:
+    def frames(
+        self, fps: Fraction | None = None, finish: Callable[[Picture], Picture] | None = None
+    ) -> Iterator[Picture]:
         """Upright frames (h, w, 3) with square pixels.
 
         Args:
             fps: None for every decoded frame once, whatever its time; else frames at this steady
                 rate: each frame in the slot nearest to its time, held or dropped as needed.
+            finish: what becomes of every frame, such as resizing it; `threads` at a time.
 
         Raises:
-            UnreadableVideo: damaged, without a frame, or cut off before its promised end.
+            DamageInThreads: it is damaged, and was decoded by several threads.
+            UnreadableVideo: without a frame; damaged, or cut off before its promised end, unless
+                damage is kept.
         """
         timed = self._decode() if fps is None else _at_rate(self._decode(), self.fps, fps)
-        return self._pictures(frame for frame, _ in timed)
+        return self._pictures((frame for frame, _ in timed), finish)
 
     def survey(self) -> tuple[int, list[Anchor]]:
         """The number of frames and where `window` may begin to decode, from decoding all of it;
@@ -107,20 +126,34 @@ class SourceVideo:
         if at < start + count:
             raise UnreadableVideo(f"it ends after {at} frames; it was longer before")
 
-    def _pictures(self, frames: Iterable[av.VideoFrame]) -> Iterator[Picture]:
-        to_rgb = AnyToRgb(self._pixel_aspect)
-        for frame in frames:
-            yield _upright(to_rgb(frame), frame.rotation)
+    def _pictures(
+        self,
+        frames: Iterable[av.VideoFrame],
+        finish: Callable[[Picture], Picture] | None = None,
+    ) -> Iterator[Picture]:
+        converters = _Converters(self._pixel_aspect)
+
+        def convert(frame: av.VideoFrame) -> Picture:
+            picture = _upright(converters.to_rgb(frame), frame.rotation)
+            return picture if finish is None else finish(picture)
+
+        return map_in_order(convert, frames, self.threads)
 
     def _open(self) -> av.container.InputContainer:
         try:
-            # Playlists may name other files and hosts: only the file itself is read.
+            file = open_regular(self.path)
+            if not os.path.getsize(self.path):
+                raise UnreadableVideo("the file is empty")
+            # Opened by number, so that its contents tell what it is, not its name: by its name a
+            # text is a film of text. Playlists may name other files and hosts: only the file itself
+            # is read.
             container = av.open(
-                open(self.path, "rb"),  # noqa: SIM115  (lives as long as the container)
-                "r",
-                metadata_errors="ignore",
-                options={"protocol_whitelist": "none"},
+                file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"}
             )
+        except av.InvalidDataError:
+            raise UnreadableVideo(
+                "no format that ffmpeg knows, or a part of the file is missing"
+            ) from None
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UnreadableVideo(_reason(error)) from None
         if not _moving(container):
@@ -155,41 +188,59 @@ class SourceVideo:
     def _after_seek(self, stamp: int) -> Iterator[av.VideoFrame]:
         with self._open() as container:
             container.seek(stamp, stream=container.streams.video[0])
-            yield from container.decode(self._stream(container))
+            self._use_threads(container)
+            for frame, _ in _decoded(container, _Span()):
+                yield frame
 
-    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
+    def _use_threads(self, container: av.container.InputContainer) -> None:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = self.threads
         stream.thread_type = "AUTO" if self.threads > 1 else "NONE"
-        return stream
 
     def _decode(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Every decoded frame with its time in seconds from the first."""
-        count = 0
+        count, span, self.damage = 0, _Span(), None
         with self._open() as container:
-            stream = self._stream(container)
+            self._use_threads(container)
             clock = _Clock(self.fps)
             try:
-                for frame in container.decode(stream):
+                for frame, pts in _decoded(container, span):
+                    if frame.is_corrupt and self.threads > 1:
+                        raise DamageInThreads("damaged")
                     count += 1
-                    yield frame, clock(frame)
+                    yield frame, clock(pts, frame.time_base)
             except (av.FFmpegError, ValueError) as error:
-                raise UnreadableVideo(f"damaged after {count} frames: {_reason(error)}") from None
+                self.damage = f"damaged after {count} frames: {_reason(error)}"
+            promised = self.promised_frames or _frames_in(container, span, self.fps)
         if not count:
-            raise UnreadableVideo("not one frame in it")
-        if count < _ENOUGH_FRAMES * self.promised_frames:
-            raise UnreadableVideo(
-                f"cut off: {count} of about {self.promised_frames} frames are there"
-            )
+            raise UnreadableVideo(self.damage or "not one frame in it")
+        if self.damage is None and count < _ENOUGH_FRAMES * promised:
+            self.damage = f"cut off: {count} of about {promised} frames are there"
+        if self.damage is not None and self.threads > 1:
+            raise DamageInThreads(self.damage)
+        if self.damage is not None and not self.keep_damaged:
+            raise UnreadableVideo(self.damage)
 
 
-def open_video(path: str | os.PathLike[str], threads: int = 1) -> SourceVideo:
-    """Open any file ffmpeg reads; `threads` decode it.
+def open_video(
+    path: str | os.PathLike[str], threads: int = 1, keep_damaged: bool = False
+) -> SourceVideo:
+    """Open any file ffmpeg reads; `threads` decode it. Of a damaged one `keep_damaged` gives the
+    frames before the damage.
 
     Raises:
         UnreadableVideo: missing, empty, of no known format, or without a moving picture.
     """
-    return SourceVideo(path, threads)
+    return SourceVideo(path, threads, keep_damaged)
+
+
+def why_no_video(path: str | os.PathLike[str]) -> str | None:
+    """Why a file is not taken for a video, whatever its name; None where it is one."""
+    try:
+        frames = list(islice(open_video(path).frames(), 2))
+    except UnreadableVideo as error:
+        return str(error)
+    return None if len(frames) == 2 else "a single picture"
 
 
 def resize_and_crop(
@@ -208,6 +259,13 @@ def resize_and_crop(
     return np.asarray(image.resize((width, height), RESAMPLERS[resample], box=box))
 
 
+class _Converters(threading.local):
+    """One converter for every thread."""
+
+    def __init__(self, pixel_aspect: Fraction) -> None:
+        self.to_rgb = AnyToRgb(pixel_aspect)
+
+
 class _Clock:
     """Seconds from the first frame; never runs backwards, and ticks where a frame has no time."""
 
@@ -216,15 +274,66 @@ class _Clock:
         self._origin: Fraction | None = None
         self._now = -self._tick
 
-    def __call__(self, frame: av.VideoFrame) -> Fraction:
-        if frame.pts is None or frame.time_base is None:
+    def __call__(self, pts: int | None, time_base: Fraction | None) -> Fraction:
+        if pts is None or time_base is None:
             self._now += self._tick
             return self._now
-        time = frame.pts * frame.time_base
+        time = pts * time_base
         if self._origin is None:
             self._origin = time
         self._now = max(self._now, time - self._origin)
         return self._now
+
+
+class _Span:
+    """From the first to the last moment that any stream has come to."""
+
+    def __init__(self) -> None:
+        self._first, self._last = math.inf, -math.inf
+
+    def add(self, packet: av.Packet) -> None:
+        time = _time(packet)
+        if time is not None and packet.time_base is not None:
+            self._first = min(self._first, float(time * packet.time_base))
+            self._last = max(self._last, float((time + (packet.duration or 0)) * packet.time_base))
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self._last - self._first)
+
+
+def _decoded(
+    container: av.container.InputContainer, span: _Span
+) -> Iterator[tuple[av.VideoFrame, int | None]]:
+    """Frames and their times in the order of showing.
+
+    A packet without data, as Theora has, means the frame before it once more; to ffmpeg's
+    decoders it would mean the end.
+    """
+    stream = container.streams.video[0]
+    held: av.VideoFrame | None = None
+    repeats: deque[int] = deque()
+    for packet in container.demux():
+        span.add(packet)
+        if packet.stream.index != stream.index:
+            continue
+        if not packet.size and (time := _time(packet)) is not None:
+            repeats.append(time)
+            continue
+        for frame in stream.codec_context.decode(packet):
+            while repeats and (frame.pts is None or repeats[0] < frame.pts):
+                time = repeats.popleft()
+                if held is not None:
+                    yield held, time
+            held = frame
+            yield frame, frame.pts
+    while held is not None and repeats:
+        yield held, repeats.popleft()
+
+
+def _time(packet: av.Packet) -> int | None:
+    """None of the packet that comes after the last one."""
+    return packet.dts if packet.pts is None else packet.pts
 
 
 def _upright(picture: Picture, rotation: float) -> Picture:
@@ -281,9 +390,16 @@ def _promised_frames(container: av.container.InputContainer, fps: Fraction) -> i
         return stream.frames
     if stream.duration and stream.time_base:
         return int(stream.duration * stream.time_base * fps)
-    alone = len(container.streams) == 1
-    return (
-        int(container.duration / Fraction(av.time_base) * fps)
-        if container.duration and alone
-        else 0
-    )
+    return int(_duration(container) * fps) if len(container.streams) == 1 else 0
+
+
+def _frames_in(container: av.container.InputContainer, span: _Span, fps: Fraction) -> int:
+    """Frames in the time that the container claims to last, if none of its streams lasts as long:
+    Matroska states no other, and sound may be longer than the picture. 0 otherwise."""
+    claimed = _duration(container)
+    return int(claimed * fps) if span.seconds < _ENOUGH_FRAMES * claimed else 0
+
+
+def _duration(container: av.container.InputContainer) -> Fraction:
+    """Seconds the container claims to last; 0 where it claims nothing."""
+    return Fraction(container.duration or 0) / av.time_base

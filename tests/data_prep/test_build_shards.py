@@ -209,6 +209,20 @@ def test_bad_videos_are_counted_and_named(tmp_path, bad_files, options):
     assert "caf\\xe9.mp4" in sources
 
 
+def test_what_comes_before_a_damage_can_be_kept(tmp_path, write_video, options):
+    film = write_video(tmp_path / "in/film.mkv", 60, container="matroska", sound=True)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    write_video(tmp_path / "in/whole.mp4", 9)
+    with pytest.raises(DataError, match=r"no video of 2 can be used: film.mkv: cut off: \d+ of"):
+        build(options(tmp_path / "in", tmp_path / "left", min_frames=20), LOCAL)
+    for workers in (1, 4):
+        made = options(tmp_path / "in", tmp_path / f"kept{workers}", keep_damaged=True)
+        summary, _ = build(made, RunOptions(workers, "local", None))
+        assert summary.videos == 2
+        assert 29 < summary.frames < 49
+    assert shard_bytes(tmp_path / "kept1") == shard_bytes(tmp_path / "kept4")
+
+
 def test_nothing_usable_is_one_line(tmp_path, run_build):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.mp4").write_text("no video")

@@ -1,12 +1,19 @@
 import os
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from coordtok.video.codec import UnreadableVideo
-from coordtok.video.source import Anchor, open_video, resize_and_crop
+from coordtok.video.source import (
+    Anchor,
+    DamageInThreads,
+    open_video,
+    resize_and_crop,
+    why_no_video,
+)
 
 
 def greys(video, fps=None):
@@ -140,24 +147,75 @@ def test_what_is_no_video_is_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("container", "codec"), [("mp4", "libx264"), ("matroska", "libx264")])
-@pytest.mark.parametrize("part", [0.3, 0.7])
-def test_a_file_cut_short_is_refused(tmp_path, write_video, container, codec, part):
-    path = write_video(tmp_path / "a", 60, container=container, codec=codec)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_picture_that_stands_still_in_theora(threads):
+    """Its packets after the first frame are empty: `ffmpeg -f lavfi -i color=red:s=32x32:r=24
+    -frames:v 12 -g 64 -c:v libtheora still.ogv`."""
+    path = Path(__file__).parents[1] / "fixtures/still.ogv"
+    assert len(list(open_video(path, threads).frames())) == 12
+    assert len(list(open_video(path, threads).frames(Fraction(12)))) == 6
+
+
+def cut(path, part):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    return path
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("part", [0.3, 0.7])
+def test_a_file_cut_short_is_refused(tmp_path, write_video, container, sound, part):
+    kept = {"container": container, "sound": sound and container != "mp4"}
+    path = cut(write_video(tmp_path / "a", 60, **kept), part)
     with pytest.raises(UnreadableVideo):
         list(open_video(path).frames())
 
 
-def test_damage_in_the_middle_is_refused(tmp_path, write_video):
+def test_what_comes_before_the_cut_can_be_kept(tmp_path, write_video):
+    path = cut(write_video(tmp_path / "a", 60, container="matroska", sound=True), 0.5)
+    video = open_video(path, keep_damaged=True)
+    kept = greys(video)
+    assert 20 < len(kept) < 40
+    np.testing.assert_allclose(kept, [number % 40 for number in range(len(kept))], atol=1)
+    assert f"cut off: {len(kept)} of about 60 frames" in video.damage
+    with pytest.raises(DamageInThreads, match="cut off"):
+        list(open_video(path, 3, keep_damaged=True).frames())
+
+
+@pytest.fixture
+def damaged(tmp_path, write_video):
     path = write_video(
         tmp_path / "a.avi", 60, container="avi", codec="mpeg4", pixel_format="yuv420p"
     )
     data = bytearray(path.read_bytes())
     data[len(data) // 3 : 2 * len(data) // 3] = bytes(len(data) // 3)
     path.write_bytes(data)
+    return path
+
+
+def test_damage_in_the_middle_is_refused(damaged):
     with pytest.raises(UnreadableVideo, match=r"damaged|cut off"):
-        list(open_video(path).frames())
+        list(open_video(damaged).frames())
+    with pytest.raises(DamageInThreads):
+        list(open_video(damaged, 3).frames())
+
+
+def test_a_pipe_and_a_device_are_no_videos(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path / "pipe.mp4", "/dev/zero"):
+        with pytest.raises(UnreadableVideo, match="no regular file"):
+            open_video(path)
+
+
+def test_videos_are_told_by_their_contents(tmp_path, write_video, write_sound):
+    write_video(tmp_path / "video.txt", container="flv", codec="flv1", pixel_format="yuv420p")
+    assert why_no_video(tmp_path / "video.txt") is None
+    (tmp_path / "text.txt").write_text("torch==2.8.0\nnumpy==2.3.3\n" * 9)  # to ffmpeg's tty a film
+    assert "no format" in why_no_video(tmp_path / "text.txt")
+    write_sound(tmp_path / "sound.mp4")
+    assert "only sound" in why_no_video(tmp_path / "sound.mp4")
+    Image.new("RGB", (32, 32)).save(tmp_path / "picture.jpg")
+    assert "single picture" in why_no_video(tmp_path / "picture.jpg")
 
 
 def test_a_playlist_opens_no_other_file(tmp_path, write_video):
