@@ -15,6 +15,7 @@ from tqdm import tqdm
 from coordtok.cli import Parser, exit_on_user_error, positive
 from coordtok.data.index import (
     INDEX_NAME,
+    MOST_INDEX_BYTES,
     SHARD_NAME,
     UNEVEN,
     SampleEntry,
@@ -29,6 +30,7 @@ from coordtok.data.member import UnreadableSample
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, read_members
 from coordtok.errors import DataError, one_line
 from coordtok.storage.files import write_whole
+from coordtok.storage.local import LocalStore
 from coordtok.video.codec import (
     Frames,
     UnreadableVideo,
@@ -99,7 +101,7 @@ def write_index(folder: Path, clip_frames: int, fps: float | None, lanes: int | 
 def _index_text(folder: Path) -> str:
     path = folder / INDEX_NAME
     try:
-        return path.read_text()
+        return LocalStore(str(folder)).read(INDEX_NAME, MOST_INDEX_BYTES).decode()
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing: the build is unfinished (run it again), or the shards are from "

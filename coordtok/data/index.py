@@ -21,6 +21,8 @@ from coordtok.errors import DataError
 from coordtok.storage.json_files import parse_json
 
 INDEX_NAME = "index.json"
+MOST_INDEX_BYTES = 1 << 29
+"""Some four million samples; each takes ten times as much memory once it is read."""
 INDEX_VERSION = 1
 DEFAULT_LANES = 96
 MOST_FPS = 1e6

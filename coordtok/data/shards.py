@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from coordtok.data.index import INDEX_NAME, WRITE_INDEX, SampleEntry, ShardEntry, ShardIndex
+from coordtok.data.index import (
+    INDEX_NAME,
+    MOST_INDEX_BYTES,
+    WRITE_INDEX,
+    SampleEntry,
+    ShardEntry,
+    ShardIndex,
+)
 from coordtok.data.member import StoredSample, UnreadableSample, sample_at
 from coordtok.data.streams import StreamedLane
 from coordtok.data.video_folder import VideoFolderReader, open_video_folder
@@ -146,7 +153,7 @@ def _loose_videos(location: str) -> list[Video]:
 def _read_index(store: LocalStore | StreamStore) -> bytes:
     if isinstance(store, LocalStore) and not store.exists(INDEX_NAME):
         raise DataError(_without_index(store.folder))
-    return store.read(INDEX_NAME)
+    return store.read(INDEX_NAME, MOST_INDEX_BYTES)
 
 
 def _without_index(folder: Path) -> str:

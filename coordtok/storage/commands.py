@@ -37,11 +37,12 @@ class CommandStore:
         command = _Command(self.describe(name))
         return ForwardStream(command, command.close)
 
-    def read(self, name: str) -> bytes:
-        """All of a file; OSError where the command fails or writes nothing."""
+    def read(self, name: str, most: int) -> bytes:
+        """All of a file of at most `most` bytes; OSError where the command fails or writes nothing,
+        and `TooLarge`."""
         stream = self.open(name, 0, 0)
         try:
-            content = stream.read_all()
+            content = stream.read_all(self.describe(name), most)
         finally:
             stream.close()
         if not content:

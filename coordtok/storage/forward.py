@@ -16,6 +16,15 @@ class OutOfRange(DataError):
         super().__init__(f"{where} ends before byte {stop}: it was cut short; copy it again")
 
 
+class TooLarge(DataError):
+    """A file is larger than what is read of one at once."""
+
+    def __init__(self, where: str, most: int) -> None:
+        super().__init__(
+            f"{where} is larger than the {most} bytes that are read of it: it is another file"
+        )
+
+
 class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
@@ -48,27 +57,40 @@ class ForwardStream:
             self.read(min(_CHUNK, offset - self.position))
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes; OSError where the stream breaks or ends too early."""
+        """Exactly `size` bytes; OSError where the stream breaks or ends too early. There is room
+        for those that have come, and not for all that were promised."""
         parts = []
         missing = size
         while missing:
-            part = self._part(missing)
+            part = self._part(min(missing, _CHUNK))
             if not part:
                 raise OSError(f"it ended after {self.position} bytes")
             parts.append(part)
             missing -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def read_all(self) -> bytes:
-        """Everything to the end; OSError where it ends before `total` bytes."""
-        if self.total is not None:
-            return self.read(self.total - self.position)
-        return b"".join(iter(lambda: self._part(_CHUNK), b""))
+    def read_all(self, where: str, most: int) -> bytes:
+        """Everything to the end. `where` names the file in errors.
+
+        Raises:
+            OSError: it breaks, or ends before `total` bytes.
+            TooLarge: it has, or is said to have, more than `most` bytes.
+        """
+        if (self.total or 0) > most:
+            raise TooLarge(where, most)
+        parts = []
+        while part := self._part(_CHUNK):
+            if self.position > most:
+                raise TooLarge(where, most)
+            parts.append(part)
+        if self.position < (self.total or 0):
+            raise OSError(f"it ended after {self.position} bytes")
+        return b"".join(parts)
 
     def _part(self, size: int) -> bytes:
         try:
             part = self._raw.read(size)
-        except HTTPException as error:
+        except (HTTPException, ValueError) as error:
             raise OSError(f"the connection broke: {error!r}") from None
         self.position += len(part)
         return part

@@ -4,7 +4,8 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from coordtok.storage.forward import OutOfRange
+from coordtok.storage.files import read_whole
+from coordtok.storage.forward import OutOfRange, TooLarge
 
 _OPEN_FILES = 128
 
@@ -26,9 +27,12 @@ class LocalStore:
         """Bytes of a file; raises OSError."""
         return os.stat(self.folder / name).st_size
 
-    def read(self, name: str) -> bytes:
-        """All of a file; raises OSError."""
-        return (self.folder / name).read_bytes()
+    def read(self, name: str, most: int) -> bytes:
+        """All of a file of at most `most` bytes; raises OSError and `TooLarge`."""
+        try:
+            return read_whole(self.folder / name, most)
+        except ValueError:
+            raise TooLarge(self.describe(name), most) from None
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from byte `offset` of a file on.

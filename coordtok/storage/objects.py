@@ -48,9 +48,9 @@ class ObjectStore:
         pieces = _Pieces(lambda first, last: self._range(name, first, last), start, stop)
         return ForwardStream(pieces, lambda: None, start, stop, total)
 
-    def read(self, name: str) -> bytes:
-        """All of a file; raises as `open` does."""
-        return self.open(name, 0, self._size(name)).read_all()
+    def read(self, name: str, most: int) -> bytes:
+        """All of a file of at most `most` bytes; raises as `open` does, and `TooLarge`."""
+        return self.open(name, 0, self._size(name)).read_all(self.describe(name), most)
 
     def _size(self, name: str) -> int:
         if name not in self._sizes:

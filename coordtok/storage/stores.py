@@ -24,8 +24,8 @@ class StreamStore(Protocol):
     def open(self, name: str, start: int, stop: int) -> ForwardStream:
         """A stream that gives the bytes [start, stop) of a file; it may begin before them."""
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
+    def read(self, name: str, most: int) -> bytes:
+        """All of a file; `TooLarge` where it has more than `most` bytes."""
 
 
 def open_store(location: str) -> LocalStore | StreamStore:

@@ -11,6 +11,8 @@ from coordtok.storage.local import LocalStore
 from coordtok.storage.objects import ObjectStore
 from coordtok.storage.stores import open_store
 
+MOST = 1 << 20
+
 
 @pytest.mark.parametrize(
     ("location", "kind"),
@@ -38,14 +40,14 @@ def test_other_protocols_say_how_they_are_read(location):
 @pytest.mark.parametrize("name", ["../a", "a b", "-rf", ".hidden", "a;b", "", "a\n"])
 def test_a_command_gets_plain_names_only(name):
     with pytest.raises(DataError, match="is not passed to a command"):
-        CommandStore("pipe:cat {name}").read(name)
+        CommandStore("pipe:cat {name}").read(name, 10)
 
 
 def test_a_local_file_is_read_anywhere(tmp_path):
     (tmp_path / "a").write_bytes(b"0123456789")
     store = LocalStore(str(tmp_path))
     assert (store.exists("a"), store.exists("b"), store.size("a")) == (True, False, 10)
-    assert store.read("a") == b"0123456789"
+    assert store.read("a", MOST) == b"0123456789"
     buffer = bytearray(4)
     store.read_into("a", 3, memoryview(buffer))
     assert buffer == b"3456"
@@ -53,7 +55,7 @@ def test_a_local_file_is_read_anywhere(tmp_path):
         store.read_into("a", 8, memoryview(buffer))
     store.close()
     with pytest.raises(FileNotFoundError):
-        store.read("b")
+        store.read("b", MOST)
 
 
 def test_no_library_is_loaded_before_it_is_needed():
