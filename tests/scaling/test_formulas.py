@@ -69,7 +69,7 @@ def test_operations_are_those_that_torch_counts(monkeypatch: pytest.MonkeyPatch,
     """Within 1 %. The linear path is decoded as on a GPU, where nothing is filled up. Attention is
     plain products here, which torch counts on a CPU: backward it makes four for two and not
     five, so that half a product is taken off for each."""
-    monkeypatch.setattr(linear_path, "_products_by_place", _products_alone)
+    monkeypatch.setattr(linear_path, "_products_by_place", products_alone)
     run = load_config(name)
     with FlopCounterMode(display=False) as forward, sdpa_kernel(SDPBackend.MATH):
         result = _run_model(run)
@@ -104,7 +104,7 @@ def build_model(config: ModelConfig) -> CoordTok | TriplaneDiT:
     return CoordTok(config) if config.name == "coordtok" else TriplaneDiT(config)
 
 
-def _products_alone(
+def products_alone(
     read_BNC: torch.Tensor, within_BN: torch.Tensor, synthesis_KCQ: torch.Tensor
 ) -> torch.Tensor:
     return (read_BNC.unsqueeze(-2) @ synthesis_KCQ[within_BN]).squeeze(-2)
