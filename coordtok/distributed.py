@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from coordtok.errors import UserError, from_system
+from coordtok.errors import UserError, from_system, one_line
 
 T = TypeVar("T")
 
@@ -42,7 +42,11 @@ def device() -> torch.device:
 
 
 def setup() -> None:
-    """Join the process group that the launcher describes, or a group of one without a launcher."""
+    """Join the process group that the launcher describes, or a group of one without a launcher.
+
+    Raises:
+        UserError: it cannot be joined.
+    """
     if dist.is_initialized():
         return
     if "RANK" not in os.environ:
@@ -53,7 +57,14 @@ def setup() -> None:
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores_per_rank())
     backend = "cpu:gloo,cuda:nccl" if device().type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise UserError(
+            f"the ranks cannot meet at {address} ({one_line(error).split('. ')[0]}): check the "
+            "launcher's address and port, and the limit on open files (ulimit -n)"
+        ) from None
 
 
 def cores_per_rank() -> int:

@@ -79,7 +79,7 @@ class TorchScriptFeatures:
         try:
             digest = sha256_of_file(path)
             self._network = torch.jit.load(path, map_location=device).eval()
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # its reader raises what it likes
             raise DataError(
                 f"features {path} is no TorchScript file ({_reason(error)}); name one that "
                 "torch.jit.save wrote, such as StyleGAN-V's i3d_torchscript.pt"

@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from tests.campaign.cases import SETUPS, UNHARMED, Case, numbers, prepare
 from tests.campaign.conditions import command
-from tests.campaign.good_input import environment, make_good_inputs
-from tests.support.ranks import ROOT, content, new_file
+from tests.campaign.good_input import GoodInputs, environment
+from tests.support.ranks import ROOT
 from tests.support.warm_python import WarmProcess, WarmPython
 
 HANG_S = 60.0
@@ -36,6 +37,7 @@ BAD = ("traceback", "hang", "memory", "signal", "left", "other")
 _POLL_S = 0.1
 _LEFT_S = 2.0
 """How long a process may outlive the command that started it."""
+_SHOWN = 20_000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -57,14 +59,17 @@ class Outcome:
 
 
 class Running:
-    """A case that has been started."""
+    """A case that has been started. It prints into pipes, which no limit of a disk holds for."""
 
     def __init__(self, case: Case, python: WarmPython, home: Path) -> None:
         self.case = case
-        self._files = new_file(), new_file()
+        self._readers, writers = zip(_pipe(), _pipe())
+        self._printed = ["", ""]
         self._process: WarmProcess = python.start(
-            command(case.conditions, case.words), case.folder, environment(home), *self._files
+            command(case.conditions, case.words), case.folder, environment(home), *writers
         )
+        for writer in writers:
+            writer.close()
         self._start = time.monotonic()
         self._ended: float | None = None
         self._most_bytes = 0
@@ -72,18 +77,20 @@ class Running:
     def poll(self, sessions: dict[int, int]) -> Outcome | None:
         """How it ended, if it has. `sessions`: resident bytes of each session of processes."""
         now = time.monotonic()
+        code = self._process.poll()
+        self._read()
         self._most_bytes = max(self._most_bytes, sessions.get(self._process.pid, 0))
         if self._most_bytes > MOST_BYTES:
             return self._outcome("memory", f"{self._most_bytes >> 20} MB")
-        code = self._process.poll()
         if code is None:
-            return self._outcome("hang", self.output) if now - self._start > HANG_S else None
+            too_long = now - self._start > HANG_S
+            return self._outcome("hang", "".join(self._printed)[-200:]) if too_long else None
         self._ended = self._ended or now
         if self._process.pid in sessions:
             if now - self._ended < _LEFT_S:
                 return None
             return self._outcome("left", "processes that it started live on")
-        result, said = _judged(code, *map(content, self._files))
+        result, said = _judged(code, *self._printed)
         if self.case.number in UNHARMED and result != "finished":
             return self._outcome("other", f"although nothing is wrong: {said}")
         return self._outcome(result, said)
@@ -91,15 +98,24 @@ class Running:
     def close(self) -> None:
         _end_session(self._process.pid)
         self._process.wait()
-        for file in self._files:
-            file.close()
+        for reader in self._readers:
+            reader.close()
 
-    @property
-    def output(self) -> str:
-        return "".join(map(content, self._files))
+    def _read(self) -> None:
+        """What was printed; of very much, the beginning and the end."""
+        for number, reader in enumerate(self._readers):
+            while data := reader.read(1 << 16):
+                printed = self._printed[number] + data.decode(errors="replace")
+                self._printed[number] = printed[:_SHOWN] + printed[_SHOWN:][-_SHOWN:]
 
     def _outcome(self, result: str, said: str) -> Outcome:
         return Outcome(self.case, result, said, time.monotonic() - self._start)
+
+
+def _pipe() -> tuple[IO[bytes], IO[str]]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    return os.fdopen(reader, "rb", 0), os.fdopen(writer, "w")
 
 
 def _judged(code: int, stdout: str, stderr: str) -> tuple[str, str]:
@@ -147,12 +163,10 @@ def _end_session(session: int) -> None:
 
 
 def outcomes(
-    cases: Iterable[int], seed: int, folder: Path, python: WarmPython, jobs: int
+    cases: Iterable[int], seed: int, good: GoodInputs, python: WarmPython, jobs: int
 ) -> Iterator[Outcome]:
-    """Run cases, `jobs` at a time, each in a folder of its own below `folder`."""
-    good = folder / "good"
-    if not good.exists():
-        make_good_inputs(good, python)
+    """Run cases, `jobs` at a time, each in a folder of its own beside the good inputs."""
+    folder = good.folder.parent
     waiting, running = iter(cases), []
     while True:
         for number in islice(waiting, jobs - len(running)):
@@ -205,8 +219,8 @@ def main() -> int:
     cases = [args.case] if args.case is not None else numbers(args.only, args.count)
     python, found = WarmPython(ROOT), []
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        for outcome in outcomes(cases, args.seed, Path(folder), python, args.jobs):
+        good = GoodInputs(Path(folder) / "good", python)
+        for outcome in outcomes(cases, args.seed, good, python, args.jobs):
             found.append(outcome)
             if outcome.result in BAD or args.case is not None:
                 print(outcome, flush=True)

@@ -2,24 +2,26 @@
 
 import argparse
 import hashlib
+import io
 import itertools
 import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 
 from coordtok.config.load import load_config, to_dict
-from coordtok.data.index import INDEX_NAME, ShardIndex
+from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex
+from coordtok.data.sums import sums_of
 from tests.campaign.conditions import Conditions
 from tests.campaign.damage import ODD_NUMBERS, damage
+from tests.campaign.good_input import GoodInputs, command_line
 from tests.campaign.lying_server import LyingServer, any_lie
 from tests.support.commands import parser_of
-from tests.support.ranks import ROOT
 
 OUTPUT = "out"
 
@@ -35,6 +37,8 @@ class Setup:
     """The files and folders that it reads."""
     remote: str | None = None
     """The one that may be a URL."""
+    every: int = 1
+    """In how many rounds it has one case: more than 1 for what takes long."""
 
     @property
     def script(self) -> list[str]:
@@ -102,7 +106,7 @@ SETUPS = (
     Setup("verify latents", "-m data_prep.verify_shards latents --decode all", "latents"),
     Setup("write index", "-m data_prep.verify_shards raw --write-index --clip-frames 8", "raw"),
     Setup("benchmark loader", "scripts/benchmark.py loader --clips 2 --resume-samples 400 --input "
-          "videos/a/one.mp4", "videos/a/one.mp4"),
+          "videos/a/one.mp4", "videos/a/one.mp4", every=16),
     Setup("benchmark decode", "scripts/benchmark.py decode --model export --shards raw",
           "export raw"),
 )  # fmt: skip
@@ -142,6 +146,8 @@ class Case:
         shutil.rmtree(self.folder)
 
 
+ORDER = [setup for each in range(16) for setup in SETUPS if each % setup.every == 0]
+"""Of case numbers, again and again."""
 UNHARMED = range(-len(SETUPS), 0)
 """Numbers of the cases in which nothing is wrong, one of each setup."""
 
@@ -153,24 +159,29 @@ def numbers(only: str | None, count: int) -> list[int]:
 
 
 def _is_of(command: str | None, number: int) -> bool:
-    return command in (None, SETUPS[number % len(SETUPS)].command)
+    return command in (None, setup_of(number).command)
 
 
-def prepare(seed: int, number: int, good: Path, folder: Path) -> Case:
-    """Make a case in `folder`, which is new, of the inputs in `good`. The same numbers give the
-    same case."""
+def setup_of(number: int) -> Setup:
+    """Of a case."""
+    return SETUPS[number] if number in UNHARMED else ORDER[number % len(ORDER)]
+
+
+def prepare(seed: int, number: int, good: GoodInputs, folder: Path) -> Case:
+    """Make a case in `folder`, which is new. The same numbers give the same case."""
     rng = random.Random(f"{seed} {number}")
-    case = Case(number, SETUPS[number % len(SETUPS)], folder)
+    case = Case(number, setup_of(number), folder)
     folder.mkdir()
     case.words = case.setup.words.split()
-    for name in case.setup.inputs.split():
-        _copy(good / name, folder / name)
+    names = case.setup.inputs.split()
+    good.make(names)
+    for name in names:
+        _copy(good.folder / name, folder / name)
     if number in UNHARMED:
         case.wrong("nothing")
     else:
         _choose_trouble(case, rng)
-    if case.words[0] != "-m":
-        case.words[0] = str(ROOT / case.words[0])
+    case.words = command_line(case.words)
     return case
 
 
@@ -214,11 +225,20 @@ def _damaged_file(case: Case, rng: random.Random) -> None:
 
 def _index_as_it_is(tar: Path) -> None:
     """Have the index beside a damaged shard agree with it, as that of a forger would."""
-    path = tar.parent / INDEX_NAME
-    index, content = ShardIndex.from_json(path.read_text(), str(path)), tar.read_bytes()
-    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    shards = (replace(each, **facts) if each.name == tar.name else each for each in index.shards)
+    path, content = tar.parent / INDEX_NAME, tar.read_bytes()
+
+    def forged(shard: ShardEntry) -> ShardEntry:
+        samples = tuple(_with_sums_of(content, sample) for sample in shard.samples)
+        return ShardEntry(tar.name, len(content), hashlib.sha256(content).hexdigest(), samples)
+
+    index = ShardIndex.from_json(path.read_text(), str(path))
+    shards = (forged(each) if each.name == tar.name else each for each in index.shards)
     path.write_text(replace(index, shards=tuple(shards)).to_json())
+
+
+def _with_sums_of(content: bytes, sample: SampleEntry) -> SampleEntry:
+    sums = {ext: sums_of(io.BytesIO(content), *place) for ext, place in sample.files.items()}
+    return replace(sample, checksums=sums)
 
 
 _ODD_PATHS = (
@@ -295,7 +315,8 @@ def _odd_file(case: Case, rng: random.Random) -> None:
     files = _files(case)
     places = [*case.inputs(), rng.choice(files), rng.choice(files).parent]
     place = rng.choice([path for path in places if path != case.folder])
-    way = rng.choice(sorted(_ODD_FILES))
+    has_output = OUTPUT in " ".join(case.words).replace("=", " ").split()
+    way = rng.choice([way for way in _ODD_FILES if has_output or "output" not in way])
     detail = _ODD_FILES[way](case, place) or str(place.relative_to(case.folder))
     case.wrong(f"files: {way}", detail)
 
@@ -374,7 +395,7 @@ _ODD_FILES: dict[str, Callable[[Case, Path], str | None]] = {
     "file for folder": _other_kind,
     "empty folder": _emptied,
     "no permission": _forbidden,
-    "no permission to write": _forbidden_output,
+    "output may not be written": _forbidden_output,
     "output a file": _output_is("a file"),
     "output used": _output_is("a full folder"),
     "output a FIFO": _output_is("a FIFO"),
@@ -395,7 +416,9 @@ def _hard_conditions(case: Case, rng: random.Random) -> None:
         ]
     )
     case.conditions = conditions
-    case.wrong(kind, str(conditions))
+    case.wrong(
+        kind, ", ".join(f"{name} {value}" for name, value in asdict(conditions).items() if value)
+    )
 
 
 def _lying_server(case: Case, rng: random.Random) -> None:

@@ -129,8 +129,7 @@ def _encode(text: str) -> bytes:
 def _change_tree(tree: Any, rng: random.Random) -> str:
     """Change a value, a key or an item somewhere in lists and dicts; what is to become odd is
     `_PLACE` then."""
-    holder, key = rng.choice(list(_places(tree)))
-    path = f"{key}"
+    holder, key, path = rng.choice(list(_places(tree)))
     way = rng.random()
     if way < 0.15:
         del holder[key]
@@ -142,18 +141,19 @@ def _change_tree(tree: Any, rng: random.Random) -> str:
         holder.insert(0, holder[key])
         return f"{path} is there twice"
     if way < 0.4:
-        other, its = rng.choice(list(_places(tree)))
+        other, its, of = rng.choice(list(_places(tree)))
         holder[key] = json.loads(json.dumps(other[its]))
-        return f"{path} is what {its} is"
+        return f"{path} is what {of} is"
     holder[key] = _PLACE
     return path
 
 
-def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+def _places(tree: Any, before: str = "") -> Iterator[tuple[Any, Any, str]]:
+    """Each dict or list, a key or an index in it, and the dotted path there."""
     keys = tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
     for key in list(keys):
-        yield tree, key
-        yield from _places(tree[key])
+        yield tree, key, f"{before}{key}"
+        yield from _places(tree[key], f"{before}{key}.")
 
 
 def _json(data: bytes, rng: random.Random) -> Damaged:

@@ -3,6 +3,7 @@ user, or committed for the tests."""
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -10,23 +11,42 @@ import numpy as np
 import torch
 import yaml
 
-from tests.support.ranks import ROOT
+from tests.support.ranks import ROOT, content, new_file
 from tests.support.runs import FP32, FRAMES, SIZE, TINY
 from tests.support.warm_python import WarmPython
 
 VIDEOS = ("a/one.mp4", "a/two.mp4", "b/three.mkv", "b/four.avi")
-_BUILD = ("-m", "data_prep.build_shards", "--workers", 1, "--input", "videos")
-_CLIPS = ("--height", SIZE, "--width", SIZE, "--clip-frames", FRAMES, "--clips-per-segment", 2)
-_TRAIN = (ROOT / "scripts/train.py", "--deepspeed", "zero.json", "--config")
-_GENERATOR = {
-    "name": "dit", "plane_size": [4, 4, 4], "dim": 24, "heads": 2, "layers": 1,
-}  # fmt: skip
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Of the commands: they write nothing into the user's own folders."""
-    own = {"HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **own, "DS_ACCELERATOR": "cpu"}
+_BUILD = (
+    f"-m data_prep.build_shards --input videos --workers 1 --lanes 2 --height {SIZE} "
+    f"--width {SIZE} --clip-frames {FRAMES} --clips-per-segment 2 --output"
+)
+_TRAIN = "scripts/train.py --deepspeed zero.json train.steps=2 --config"
+RECIPES = {
+    "shards": ("", f"{_BUILD} shards"),
+    "raw": ("", f"{_BUILD} raw --codec raw"),
+    "run": ("shards raw", f"{_TRAIN} run.yaml run_dir=run"),
+    "export": ("run", "scripts/export.py run export"),
+    "latents": (
+        "export raw",
+        "scripts/encode.py --model export --shards raw --output latents --workers 0",
+    ),
+    "dit_run": ("latents", f"{_TRAIN} dit.yaml run_dir=dit_run"),
+    "dit": ("dit_run", "scripts/export.py dit_run dit"),
+    "samples": (
+        "dit export",
+        "scripts/sample.py --model dit --num 3 --steps 2 --output samples",
+    ),
+    "codec.safetensors": (
+        "raw",
+        "scripts/fit_linear_codec.py --config run.yaml --shards raw --output codec.safetensors "
+        "--tubelet 4 8 8",
+    ),
+    "evaluated": (
+        "export raw",
+        "scripts/evaluate.py --model export --shards raw --output evaluated --no-ssim",
+    ),
+}
+"""What a command makes: of which others, and its words."""
 
 
 class Colours(torch.nn.Module):
@@ -36,57 +56,46 @@ class Colours(torch.nn.Module):
         return torch.cat([x.mean(dim=(2, 3, 4)), x.std(dim=(2, 3, 4))], dim=1)
 
 
-def make_good_inputs(folder: Path, python: WarmPython) -> None:
-    """Fill `folder`, which is new; everything in it names the rest by relative paths."""
-    folder.mkdir(parents=True)
+class GoodInputs:
+    """A folder of inputs, made when they are needed. All name one another by relative paths."""
 
-    def run(*words: object) -> None:
-        with open(folder / "log.txt", "a+") as log:
-            process = python.start(
-                [str(word) for word in words], folder, environment(folder), log, log
-            )
-            if process.wait() != 0:
-                raise RuntimeError(f"{words}:\n{(folder / 'log.txt').read_text()}")
+    def __init__(self, folder: Path, python: WarmPython) -> None:
+        self.folder, self._python = folder, python
+        folder.mkdir()
+        for number, name in enumerate(VIDEOS):
+            _write_video(folder / "videos" / name, _drifting_noise(number))
+        _write_lists(folder)
+        _write_settings(folder)
+        shutil.copytree(ROOT / "tests/fixtures/official", folder / "official")
+        torch.jit.script(Colours()).save(folder / "features.pt")
 
-    _write_sources(folder)
-    _write_settings(folder)
-    run(*_BUILD, "--output", "shards", *_CLIPS, "--lanes", 2)
-    run(*_BUILD, "--output", "raw", *_CLIPS, "--lanes", 2, "--codec", "raw")
-    run(*_TRAIN, "run.yaml", "train.steps=2", "run_dir=run")
-    run(ROOT / "scripts/export.py", "run", "export")
-    run(
-        ROOT / "scripts/encode.py", "--model", "export", "--shards", "raw", "--output", "latents",
-        "--workers", 0,
-    )  # fmt: skip
-    run(*_TRAIN, "dit.yaml", "train.steps=2", "run_dir=dit_run")
-    run(ROOT / "scripts/export.py", "dit_run", "dit")
-    run(
-        ROOT / "scripts/sample.py", "--model", "dit", "--num", 3, "--steps", 2, "--output",
-        "samples",
-    )  # fmt: skip
-    run(
-        ROOT / "scripts/fit_linear_codec.py", "--config", "run.yaml", "--shards", "raw", "--output",
-        "codec.safetensors", "--tubelet", 4, 8, 8,
-    )  # fmt: skip
-    run(
-        ROOT / "scripts/evaluate.py", "--model", "export", "--shards", "raw", "--output",
-        "evaluated", "--no-ssim",
-    )  # fmt: skip
-    torch.jit.script(Colours()).save(folder / "features.pt")
-    shutil.copytree(ROOT / "tests/fixtures/official", folder / "official")
+    def make(self, names: Iterable[str]) -> None:
+        """See that these are there: files and folders by their paths in the folder."""
+        for name in names:
+            top = name.split("/")[0]
+            if not (self.folder / top).exists():
+                needed, words = RECIPES[top]
+                self.make(needed.split())
+                self._run(words.split())
+
+    def _run(self, words: list[str]) -> None:
+        output = new_file()
+        process = self._python.start(
+            command_line(words), self.folder, environment(self.folder), output, output
+        )
+        if process.wait() != 0:
+            raise RuntimeError(f"{' '.join(words)}:\n{content(output)}")
 
 
-def _write_sources(folder: Path) -> None:
-    for number, name in enumerate(VIDEOS):
-        path = folder / "videos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_video(path, _drifting_noise(number))
-    (folder / "videos.txt").write_text("".join(f"videos/{name}\n" for name in VIDEOS))
-    rows = [f"{Path(name).stem},{Path(name).parent},train\n" for name in VIDEOS]
-    (folder / "kinetics.csv").write_text("youtube_id,label,split\n" + "".join(rows))
-    (folder / "splits").mkdir()
-    (folder / "splits/classInd.txt").write_text("1 a\n2 b\n")
-    (folder / "splits/trainlist01.txt").write_text("".join(f"{name} 1\n" for name in VIDEOS))
+def command_line(words: list[str]) -> list[str]:
+    """What to give python, in any folder, for words that name a script of this repository."""
+    return words if words[0] == "-m" else [str(ROOT / words[0]), *words[1:]]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of the commands: they write nothing into the user's own folders."""
+    own = {"HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **own, "DS_ACCELERATOR": "cpu"}
 
 
 def _drifting_noise(number: int) -> np.ndarray:
@@ -97,6 +106,7 @@ def _drifting_noise(number: int) -> np.ndarray:
 
 
 def _write_video(path: Path, video: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     codec = "mpeg4" if path.suffix == ".avi" else "libx264"
     with av.open(str(path), "w") as output:
         stream = output.add_stream(codec, rate=24)
@@ -106,25 +116,35 @@ def _write_video(path: Path, video: np.ndarray) -> None:
         output.mux(stream.encode(None))
 
 
+def _write_lists(folder: Path) -> None:
+    rows = [f"{Path(name).stem},{Path(name).parent},train\n" for name in VIDEOS]
+    lists = {
+        "videos.txt": "".join(f"videos/{name}\n" for name in VIDEOS),
+        "kinetics.csv": "youtube_id,label,split\n" + "".join(rows),
+        "splits/classInd.txt": "1 a\n2 b\n",
+        "splits/trainlist01.txt": "".join(f"{name} 1\n" for name in VIDEOS),
+    }
+    (folder / "splits").mkdir()
+    for name, text in lists.items():
+        (folder / name).write_text(text)
+
+
 def _write_settings(folder: Path) -> None:
-    data = {"shards": "shards", "val_shards": "raw", "workers": 0, "io_retries": 1}
+    generator = {"name": "dit", "plane_size": [4, 4, 4], "dim": 24, "heads": 2, "layers": 1}
     train = {"global_batch": 4, "micro_batch": 2, "log_every": 1, "eval_every": 2, "eval_batch": 2}
+    data = {"workers": 0, "io_retries": 1}
+    wide = {"name": "wide", "config": "run.yaml", "set": ["model.dim=48"]}
     settings = {
-        "run.yaml": {"run_dir": "out", **TINY, "data": data},
+        "run.yaml": {
+            "run_dir": "out", **TINY, "data": {**data, "shards": "shards", "val_shards": "raw"},
+        },
         "dit.yaml": {
-            "run_dir": "out",
-            "model": _GENERATOR,
-            "data": {"shards": "latents", "workers": 0, "io_retries": 1},
-            "train": {**train, "sample_clips": 1},
-            "sampler": {"steps": 2},
+            "run_dir": "out", "model": generator, "data": {**data, "shards": "latents"},
+            "train": {**train, "sample_clips": 1}, "sampler": {"steps": 2},
         },
         "study.yaml": {
-            "folder": "out",
-            "deepspeed": "zero.json",
-            "budget": 1e10,
-            "common": ["data.workers=0"],
-            "runs": [{"name": "narrow", "config": "run.yaml"},
-                     {"name": "wide", "config": "run.yaml", "set": ["model.dim=48"]}],
+            "folder": "out", "deepspeed": "zero.json", "budget": 1e10, "common": ["data.workers=0"],
+            "runs": [{"name": "narrow", "config": "run.yaml"}, wide],
         },
     }  # fmt: skip
     for name, values in settings.items():
