@@ -182,10 +182,9 @@ def _say(location: str, size: tuple[int, int, int], usable: int, failures: list[
         logger.warning("left out: %d more", len(failures) - _MOST_NAMED)
     frames, height, width = size
     logger.warning(
-        "%s: %d videos, no shards: each clip is decoded at full size and resized every time; from "
-        "shards it takes about an eighth of that time (docs/performance.md): python -m "
-        "data_prep.build_shards --input %s --output shards/%s --clip-frames %d --height %d "
-        "--width %d",
+        "%s holds videos (usable: %d) and no shards: each clip is decoded at full size and resized "
+        "every time; shards are read about 8 times as fast: python -m data_prep.build_shards "
+        "--input %s --output shards/%s --clip-frames %d --height %d --width %d",
         location,
         usable,
         shlex.quote(location),
