@@ -1,6 +1,6 @@
 """The kinds of models with all their sizes, in the axis order (t, y, x): frames, rows, columns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from coordtok.config.ranges import Range, Section, require, require_divides
@@ -12,6 +12,10 @@ MOST_PIXELS = 16_384
 """Along a side of a frame."""
 MOST_LAYERS, MOST_WIDTH, MOST_HEADS = 1000, 131_072, 4096
 """Beyond the largest transformers by about ten times: what is larger is a mistake."""
+
+_PLANE_SIZE: Size3 = (32, 16, 16)
+_PLANE_CHANNELS = 8
+"""Of the paper's tokenizers."""
 
 NO_LABEL = -1
 """The label of a clip of no class, and of one whose class a generator is not to know."""
@@ -31,9 +35,9 @@ class TokenizerModelConfig(Section, at="model"):
     """Columns W of a frame, in pixels."""
     video_patch: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (8, 16, 16)
     """Frames, rows and columns that become one video token of the encoder."""
-    plane_size: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (32, 16, 16)
+    plane_size: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = _PLANE_SIZE
     """T', H', W' of the planes: xy is (H', W'), yt is (T', H'), xt is (T', W')."""
-    plane_channels: Annotated[int, Range(1, MOST_ALONG_AXIS)] = 8
+    plane_channels: Annotated[int, Range(1, MOST_ALONG_AXIS)] = _PLANE_CHANNELS
     """Numbers C at each position of a plane."""
     plane_patch: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (16, 8, 8)
     """Extent along t, y and x of the part of a plane that one query token becomes."""
@@ -116,10 +120,11 @@ class DiTModelConfig(Section, at="model"):
 
     name: Literal["dit"] = "dit"
     """Which kind of model the section describes; `dit` must be given."""
-    plane_size: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (32, 16, 16)
-    """T', H', W' of the tokenizer's planes."""
-    plane_channels: Annotated[int, Range(1, MOST_ALONG_AXIS)] = 8
-    """Numbers C at each position of the tokenizer's planes."""
+    plane_size: Annotated[Size3 | None, Range(1, MOST_ALONG_AXIS)] = None
+    """T', H', W' of the tokenizer's planes; null takes those of the latents trained on, and without
+    any the paper's, 32, 16, 16."""
+    plane_channels: Annotated[int | None, Range(1, MOST_ALONG_AXIS)] = None
+    """Numbers C at each position of the tokenizer's planes; null likewise, the paper's being 8."""
     patch: Annotated[int, Range(1, MOST_ALONG_AXIS)] = 2
     """Rows and columns of a plane that become one token."""
     dim: Annotated[int, Range(1, MOST_WIDTH)] = 1024
@@ -136,13 +141,24 @@ class DiTModelConfig(Section, at="model"):
     """Share of clips trained without their label, for classifier-free guidance."""
 
     def check(self) -> None:
-        require_divides("model.plane_size", self.plane_size, "patch", (self.patch,) * 3)
+        size = self.plane_size or _PLANE_SIZE
+        require_divides("model.plane_size", size, "patch", (self.patch,) * 3)
         _check_width(self)
 
     @property
     def latent(self) -> LatentShape:
         """The planes of the tokenizer, in the patches that become tokens."""
-        return LatentShape.triplane(self.plane_size, self.plane_channels, (self.patch,) * 3)
+        size, channels = self.plane_size or _PLANE_SIZE, self.plane_channels or _PLANE_CHANNELS
+        return LatentShape.triplane(size, channels, (self.patch,) * 3)
+
+    def for_latent(self, found: LatentShape) -> "DiTModelConfig":
+        """The same model with what it leaves open as the latents `found` have it."""
+        keys = found.to_dict()
+        if "plane_size" not in keys:
+            return self
+        size, channels = tuple(keys["plane_size"]), keys["channels"]
+        open_keys = triplane_keys(self.plane_size or size, self.plane_channels or channels)
+        return replace(self, **open_keys)
 
     def check_latent(self, found: LatentShape, location: str) -> None:
         """Raise ConfigError unless the model takes the latents in `location`, which are `found`."""

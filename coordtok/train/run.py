@@ -3,14 +3,16 @@ loop."""
 
 import math
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from coordtok import distributed
 from coordtok.config.load import to_yaml
-from coordtok.config.models import TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import one_per_sample
+from coordtok.data.latents import LatentSpec
 from coordtok.data.loader import TrainLoader
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import OpenedShards, open_shards
@@ -96,6 +98,7 @@ def assemble(
     datasets = distributed.together(
         lambda: [_open(run, source.path, source.weight) for source in run.data.shards]
     )
+    run = distributed.together(lambda: _with_planes(run, datasets[0]))
     data = _describe(run, datasets)
     if any(other != data for other in distributed.gather(data)):
         raise CheckpointError("data.shards differ between machines: give all of them the same")
@@ -123,6 +126,14 @@ def _open(run: RunConfig, path: str, weight: float = 1.0) -> OpenedShards:
     """Shards; a tokenizer's may be a folder of videos as well."""
     size = run.model.video_size if isinstance(run.model, TokenizerModelConfig) else None
     return open_shards(path, weight, run.data.io_retries, size)
+
+
+def _with_planes(run: RunConfig, dataset: OpenedShards) -> RunConfig:
+    """A generator's planes are those of its latents, where the config leaves them open."""
+    if not isinstance(run.model, DiTModelConfig):
+        return run
+    found = LatentSpec.of(dataset.index, dataset.location).latent
+    return replace(run, model=run.model.for_latent(found))
 
 
 def _describe(run: RunConfig, datasets: list[OpenedShards]) -> list[dict[str, Any]]:

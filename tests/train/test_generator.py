@@ -84,7 +84,7 @@ def new_generator(tmp_path: Path, latents: str) -> Callable[..., Run]:
         folder = tmp_path / name
         config = {
             "run_dir": str(folder),
-            "model": MODEL,
+            "model": {key: MODEL[key] for key in MODEL if not key.startswith("plane")},
             "data": {"shards": latents, "val_shards": latents, "workers": 0},
             "train": {
                 "steps": 6, "global_batch": 4, "log_every": 1, "save_every": 3, "eval_every": 6,
@@ -124,6 +124,8 @@ def test_resumes_bit_for_bit_and_samples_disturb_nothing(
     run(ranks=ranks, json=json)
     losses = run.losses()
     assert list(losses) == [1, 2, 3, 4, 5, 6]
+    model = yaml.safe_load((run.folder / "config.yaml").read_text())["model"]
+    assert (model["plane_size"], model["plane_channels"]) == ([4, 6, 2], 2)
     assert (run.folder / "samples/step_00000006_samples.png").is_file()
     run("--resume", str(run.folder / "checkpoints/step_00000003"), ranks=ranks, json=json)
     assert run.losses() == losses

@@ -59,7 +59,7 @@ def translate_generator(
     config = read_sizes(theirs, path, heads)
     with torch.device("meta"):
         wanted = TriplaneDiT(config).state_dict()
-    find = functools.partial(their_tensor, channels=config.plane_channels)
+    find = functools.partial(their_tensor, channels=config.latent.planes[0].channels)
     return config, translate(theirs, wanted, find, path)
 
 
