@@ -7,10 +7,7 @@ SHA-256; a file of one's own may be named in `perceptual.weights` and is taken a
 """
 
 import importlib.util
-import pickle
 import shlex
-import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ import torch
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.storage.cache import cache_folder
 from coordtok.storage.checksums import sha256_of_file
+from coordtok.torch_files import load_weights_only
 
 
 @dataclass(frozen=True)
@@ -106,14 +104,10 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         CheckpointError: damaged, no file of torch.save, or more than tensors.
     """
     try:
-        with warnings.catch_warnings():  # of a pickle's version: the error says all there is to say
-            warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+        content = load_weights_only(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except ValueError:
         raise CheckpointError(
             f"{path} was not loaded: it is damaged or holds more than tensors; name a state dict "
             "that torch.save wrote"

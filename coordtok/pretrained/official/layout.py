@@ -81,10 +81,10 @@ def _changed(
 
 
 def shape_of(theirs: Weights, name: str, axes: int, path: Path) -> tuple[int, ...]:
-    """The shape of a tensor that must have so many axes."""
-    if name not in theirs or theirs[name].ndim != axes:
+    """The shape of a tensor that must have so many axes, and values."""
+    if name not in theirs or theirs[name].ndim != axes or not theirs[name].numel():
         found = tuple(theirs[name].shape) if name in theirs else "missing"
-        raise CheckpointError(f"{path}: {name} is {found}; it must have {axes} axes")
+        raise CheckpointError(f"{path}: {name} is {found}; it must have {axes} axes, none empty")
     return tuple(theirs[name].shape)
 
 
@@ -100,5 +100,5 @@ def heads_of(dim: int, path: Path) -> int:
 
 def count_layers(theirs: Weights, prefix: str) -> int:
     """One more than the highest number that follows `prefix` and a dot."""
-    numbers = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in theirs)
+    numbers = (re.match(rf"{re.escape(prefix)}\.([0-9]{{1,9}})\.", name) for name in theirs)
     return max((int(number[1]) for number in numbers if number), default=-1) + 1

@@ -1,22 +1,16 @@
-"""Read a file of the authors' release without trusting it.
-
-Such a file is a pickle, which can run any code when it is loaded; `torch.load` with
-`weights_only=True` takes tensors and plain containers alone, and names what else a file wants.
-"""
+"""Read a file of the authors' release without trusting it."""
 
 import argparse
-import pickle
-import re
 import shlex
-import warnings
-import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from coordtok.errors import CheckpointError
+from coordtok.torch_files import WantsToRun, has_its_values, load_weights_only
 
 _AGAIN = "download it again"
 _KEEP_WEIGHTS = (
@@ -44,32 +38,21 @@ def load_official(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; name a .pth or .pt file of the authors")
     try:
-        # A generator's file has its command line in it, a Namespace of plain values. The warning
-        # is of the pickle's version, beside which the error says all there is to say.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except (pickle.UnpicklingError, EOFError, KeyError) as error:
-        raise CheckpointError(_why_not_loaded(path, str(error))) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].split(". ")[0]
-        raise CheckpointError(f"{path} is damaged ({reason}); {_AGAIN}") from None
+        # A generator's file has its command line in it, a Namespace of plain values.
+        content = load_weights_only(path, also=[argparse.Namespace])
+    except WantsToRun as error:
+        raise CheckpointError(
+            f"{path} was not loaded: {error}, and only tensors are taken; if you trust where it is "
+            f"from, keep its weights alone with {_KEEP_WEIGHTS} {shlex.quote(str(path))} and "
+            "import weights.pth"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, or no file of torch.save ({error}); {_AGAIN}"
+        ) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not the authors' layout")
     return content
-
-
-def _why_not_loaded(path: Path, error: str) -> str:
-    wanted = re.search(r"(?:GLOBAL|class|function) `?([\w.]+)", error)
-    if wanted is None:
-        return f"{path} is damaged, or no file of torch.save; {_AGAIN}"
-    return (
-        f"{path} was not loaded: it wants to call {wanted[1]}, and only tensors are taken; if you "
-        f"trust where it is from, keep its weights alone with {_KEEP_WEIGHTS} "
-        f"{shlex.quote(str(path))} and import weights.pth"
-    )
 
 
 def official_kind(content: Mapping[str, Any], path: Path) -> OfficialKind:
@@ -86,9 +69,17 @@ def official_kind(content: Mapping[str, Any], path: Path) -> OfficialKind:
 
 
 def _is_weight(value: object) -> bool:
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        return False
-    return value.layout == torch.strided and not value.is_meta
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and has_its_values(value)
+
+
+def _first_shared(weights: Mapping[str, torch.Tensor]) -> str | None:
+    """A tensor whose memory begins within another's, or None."""
+    spans = sorted(
+        (tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size(), name)
+        for name, tensor in weights.items()
+    )
+    overlapping = (name for (_, end, _), (start, _, name) in pairwise(spans) if start < end)
+    return next(overlapping, None)
 
 
 def tensors_of(weights: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
@@ -96,4 +87,6 @@ def tensors_of(weights: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor
     for name, value in weights.items():
         if not isinstance(name, str) or not _is_weight(value):
             raise CheckpointError(f"{path}: {name} is no tensor of floats; {_AGAIN}")
+    if (shared := _first_shared(weights)) is not None:
+        raise CheckpointError(f"{path}: {shared} shares its values with another tensor; {_AGAIN}")
     return {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}

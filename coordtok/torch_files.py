@@ -1,0 +1,68 @@
+"""Files of torch.save from anywhere, read without trusting them.
+
+Such a file is a pickle, which can run any code when it is loaded, and reading a damaged one raises
+what it likes. The one guard is here; callers say in their errors what helps.
+"""
+
+import re
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coordtok.errors import one_line
+
+
+class WantsToRun(ValueError):
+    """A pickle wants to call what is neither a tensor nor a plain container."""
+
+    def __init__(self, called: str) -> None:
+        super().__init__(f"it wants to call {called}")
+        self.called = called
+
+
+def load_weights_only(path: Path, also: Sequence[type] = ()) -> Any:
+    """What torch.save wrote: tensors, plain containers and the harmless classes of `also`, nothing
+    else. Tensors stay on disk until they are used, where the file's format allows.
+
+    Raises:
+        OSError: it cannot be read.
+        WantsToRun: it needs more than that.
+        ValueError: it is damaged, or no file of torch.save.
+    """
+    try:
+        is_zip = _is_stored_zip(path)
+        # The warning is of the pickle's version, beside which the error says all there is to say.
+        with torch.serialization.safe_globals([*also]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except OSError:
+        raise
+    except Exception as error:
+        called = re.search(r"(?:GLOBAL|class|function) `?([\w.]+)", str(error))
+        if called is not None:
+            raise WantsToRun(called[1]) from None
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
+        raise ValueError(one_line(reason)[:200] or type(error).__name__) from None
+
+
+def has_its_values(tensor: torch.Tensor) -> bool:
+    """Whether each value of a tensor has a place of its own, in memory or on disk: in such a file
+    one number may stand for a tensor of any size."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _is_stored_zip(path: Path) -> bool:
+    """Whether a file is a zip; ValueError where its entries are compressed, as torch.save writes
+    none: they may hold a thousand times what the file does."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        if any(each.compress_type != zipfile.ZIP_STORED for each in file.infolist()):
+            raise ValueError("its entries are compressed")
+    return True
