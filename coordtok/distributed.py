@@ -69,8 +69,12 @@ def setup() -> None:
 
 def cores_per_rank() -> int:
     """This rank's share of the cores, by the launcher's number of ranks on this machine."""
-    ranks = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
+    return max(1, len(os.sched_getaffinity(0)) // local_ranks())
+
+
+def local_ranks() -> int:
+    """Ranks on this machine, as the launcher says."""
+    return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
 
 
 def _free_port() -> int:

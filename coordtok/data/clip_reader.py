@@ -23,6 +23,7 @@ from coordtok.data.sample import Item, SampleId, SampleReader, SkippedSample, re
 from coordtok.data.shards import OpenedShards
 from coordtok.data.workers import read_ahead
 from coordtok.errors import ConfigError, one_line
+from coordtok.scaling.memory_needs import check_memory
 
 
 @dataclass
@@ -58,7 +59,7 @@ class ClipReader:
             by_shard: no batch has clips of two shards.
 
         Raises:
-            ConfigError: `batch` is below 1, or `workers` below 0.
+            ConfigError: `batch` is below 1 or more than memory holds, or `workers` below 0.
             DataError: samples that `read` cannot use.
         """
         if batch < 1 or workers < 0:
@@ -70,6 +71,12 @@ class ClipReader:
         self._own = batches[rank::world_size]
         self._own += [()] * (-(-len(batches) // world_size) - len(self._own))
         self._workers = min(workers, sum(map(len, self._own)))
+        held = batch + self._workers * self._prefetch
+        check_memory(
+            held * sum(np.asarray(each).nbytes for each in read.blank().values()),
+            f"a batch of {batch} clips, and as many read ahead by {self._workers} workers,",
+            "take a smaller batch",
+        )
 
     def __len__(self) -> int:
         """Batches of each rank."""

@@ -4,6 +4,7 @@ parameters   of a model, by part
 operations   the matrix products and attentions of a clip, by part: what costs are read from
 flops        what a training step costs in operations, by part
 activations  what a forward pass keeps for the backward pass, by part, in bytes
+memory_needs what a model takes at least, held against what this machine has free
 study        a list of configs x seeds under equal compute, and their training runs
 runner       runs them, one after another or side by side, and goes on after a kill
 ranking      the table of what they reached

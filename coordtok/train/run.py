@@ -17,6 +17,8 @@ from coordtok.data.loader import TrainLoader
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.errors import CheckpointError
+from coordtok.scaling.memory_needs import check_memory, clip_bytes, state_bytes
+from coordtok.scaling.parameters import parameters
 from coordtok.train.checkpoint import TrainState, load_engine, read_state
 from coordtok.train.checkpoint_folder import rewind
 from coordtok.train.ema import EMA
@@ -47,6 +49,7 @@ def train(
     watch_launcher()
     distributed.setup()
     sharding = load_sharding(sharding_path, run, distributed.world_size())
+    distributed.together(lambda: _check_memory(run, sharding))
     folder = RunFolder(run.run_dir)
     with ExitStack() as stack:
         distributed.run_on_main(lambda: stack.enter_context(folder.owned()))
@@ -65,6 +68,20 @@ def train(
         finished = trainer.fit()
     if finished:
         _say(next_steps(folder, run))
+
+
+def _check_memory(run: RunConfig, sharding: Sharding) -> None:
+    """Raise a ConfigError for a run that cannot fit: here, and not when hours have gone by."""
+    ranks = distributed.world_size()
+    state = state_bytes(run, ranks, sharding.stage, sharding.dtype.itemsize)
+    clips = rank_batch(run, ranks) * clip_bytes(run.model)
+    if distributed.device().type == "cpu":
+        check_memory(
+            distributed.local_ranks() * (state + clips),
+            f"training {sum(parameters(run.model).values()):,} parameters on batches of "
+            f"{run.train.global_batch} clips",
+            "choose a smaller model, train.micro_batch, or more machines",
+        )
 
 
 def _check_shared(folder: RunFolder) -> None:

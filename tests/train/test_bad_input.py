@@ -31,6 +31,8 @@ def error_of(output: str) -> str:
         (["train.points=9999"], "train.points is 9999, but a clip has 128 patches"),
         (["train.micro_batch=3"], "is not divisible by 1 ranks x train.micro_batch 3"),
         (["model.height=64"], "holds frames of 32 x 32"),
+        (["optim.lr=.inf"], "optim.lr is inf; it must be finite"),
+        (["model.dim=98304", "model.decoder_layers=900"], "GB of memory, and"),
         (["data.shards=/nowhere"], "/nowhere"),
         (["--resume", "/nowhere"], "--resume /nowhere: no such folder"),
         (["train.init_from=/nowhere"], "train.init_from=/nowhere: no such folder; name a run"),
