@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from coordtok.inference.video_files import save_video as save_video
     from coordtok.models.dit import TriplaneDiT as TriplaneDiT
     from coordtok.models.tokenizer import CoordTok as CoordTok
+    from coordtok.pretrained.hub import push_to_hub as push_to_hub
 
 __version__ = "0.1.0"
 
@@ -22,10 +23,11 @@ _HOMES = {
     "TriplaneDiT": "coordtok.models.dit",
     "decode_sample": "coordtok.data.webdataset_stage",
     "load_video": "coordtok.inference.video_files",
+    "push_to_hub": "coordtok.pretrained.hub",
     "save_video": "coordtok.inference.video_files",
 }
 
-__all__ = ["CoordTok", "Triplane", "TriplaneDiT", "decode_sample", "load_video", "save_video"]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

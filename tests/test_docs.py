@@ -4,13 +4,24 @@ import ast
 import re
 import runpy
 import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from coordtok import CoordTok, save_video
 from coordtok.config.load import load_config
+from coordtok.config.sharding import sharding_json
+from coordtok.pretrained.card import Card, Origin, TokenizerSettings
+from coordtok.pretrained.write import write_export
 from data_prep import options, verify_shards
+from tests.support.tiny import TINY
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -18,6 +29,7 @@ PAGES = {
     page.relative_to(ROOT).as_posix(): page.read_text()
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
+COMMANDS_MODULE = "coordtok.commands."
 FOLDERS = ("coordtok", "data_prep", "ds_configs", "scripts", "tests", "docs")
 
 
@@ -63,20 +75,56 @@ def test_a_command_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None
     elif words[:3] == ["python", "-m", "data_prep.verify_shards"]:
         verify_shards.parser().parse_args(words[3:])
     else:
-        script = next(word for word in words if word.startswith("scripts/"))
+        named = next(word for word in words if word.startswith(("scripts/", COMMANDS_MODULE)))
+        script = script_of(named)
         assert words[0] in ("deepspeed", "torchrun", "python")
         assert (ROOT / script).is_file()
-        arguments = words[words.index(script) + 1 :]
+        arguments = words[words.index(named) + 1 :]
         monkeypatch.setattr("sys.argv", [script, *arguments])
         runpy.run_path(str(ROOT / script))["parse_args"]()
         if script == "scripts/train.py":
             check_training(arguments)
 
 
+def script_of(named: str) -> str:
+    """The script of a path, or of the module that it is in an installed package."""
+    if named.startswith(COMMANDS_MODULE):
+        return f"scripts/{named.removeprefix(COMMANDS_MODULE)}.py"
+    return named
+
+
 def check_training(words: list[str]) -> None:
-    assert (ROOT / words[words.index("--deepspeed") + 1]).is_file()
+    assert (ROOT / sharding_json(words[words.index("--deepspeed") + 1])).is_file()
     preset = words[words.index("--config") + 1] if "--config" in words else "quickstart"
     load_config(preset, [word for word in words if "=" in word])
+
+
+def test_the_python_examples_run(
+    tmp_path: Path, write_clip_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the README, then those of docs/python.md, one after the other."""
+    export, config = tmp_path / "exports/quickstart", replace(TINY, frames=16)
+    export.parent.mkdir()
+    weights = CoordTok(config).state_dict()
+    write_export(export, Card(config, TokenizerSettings(), Origin("raw")), weights)
+    save_video(tmp_path / "film.mp4", torch.zeros(20, 32, 32, 3))
+    write_clip_shards(tmp_path / "shards/quickstart/train")
+    monkeypatch.chdir(tmp_path)
+    commit = SimpleNamespace(commit_url="")
+    api = SimpleNamespace(create_repo=lambda *_, **__: None, upload_folder=lambda **_: commit)
+    hub = SimpleNamespace(HfApi=lambda: api, snapshot_download=lambda *_, **__: export)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    index_BN3 = torch.zeros(1, 2, 3, dtype=torch.long)
+    video = torch.zeros(1, *config.video_size, 3, dtype=torch.uint8)
+    names: dict[str, Any] = {"video": video, "index_BN3": index_BN3}
+    for block in [*python(README), *python(PAGES["docs/python.md"])]:
+        exec(block, names)
+    assert names["few"].shape == (1, 2, *video.shape[2:])
+    assert names["video"].shape[1:] == video.shape[1:]
+
+
+def python(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -23,7 +23,9 @@ def texts() -> dict[str, str]:
 
 
 def commands() -> list[tuple[str, str]]:
-    pattern = re.compile(rf"^ *(({'|'.join(PARSERS)}) .*scripts/.*)$", re.MULTILINE)
+    pattern = re.compile(
+        rf"^ *(({'|'.join(PARSERS)}) .*(?:scripts/|coordtok\.commands).*)$", re.MULTILINE
+    )
     return [
         (place, command)
         for place, text in texts().items()
@@ -36,6 +38,8 @@ def test_launchers_understand_it(place: str, command: str) -> None:
     launcher, *arguments = shlex.split(command, comments=True)
     parsed = PARSERS[launcher](arguments)
     script = parsed.user_script if launcher == "deepspeed" else parsed.training_script
+    if parsed.module:
+        script = script.replace("coordtok.commands.", "scripts/") + ".py"
     assert (ROOT / script).is_file()
 
 

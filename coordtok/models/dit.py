@@ -26,6 +26,7 @@ from coordtok.models.checks import check_planes
 from coordtok.models.conditioning import LabelEmbedding, TimeEmbedding, sincos_table
 from coordtok.models.layers import MLP, BlockStack, SelfAttention, ZeroLinear
 from coordtok.pretrained.card import GeneratorSettings
+from coordtok.pretrained.hub import local_export
 from coordtok.pretrained.read import load_model
 
 DIT_EPS = 1e-6
@@ -138,12 +139,15 @@ class TriplaneDiT(nn.Module):
         folder: str | Path,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        revision: str | None = None,
     ) -> "TriplaneDiT":
         """The generator of an export (scripts/export.py, scripts/import_official.py), in eval mode.
 
-        device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
+        folder: the export's, or the id of a model on the Hub (OWNER/NAME; extra `hf`), and
+        revision: a branch, a tag or a commit there. device: the CPU by default. dtype: of the
+        weights; None keeps the one they are stored in.
         """
-        model, card = load_model(cls, "dit", folder, device, dtype)
+        model, card = load_model(cls, "dit", local_export(folder, revision), device, dtype)
         model.settings = card.settings
         model.statistics = model._checked(card.settings.statistics, folder).to(model.device)
         return model

@@ -33,6 +33,7 @@ from coordtok.models.decoder import Decoder
 from coordtok.models.encoder import Encoder
 from coordtok.models.layers import BlockStack
 from coordtok.models.legacy import legacy_overwrite_padding
+from coordtok.pretrained.hub import local_export
 from coordtok.pretrained.read import load_model
 
 
@@ -54,12 +55,15 @@ class CoordTok(nn.Module):
         folder: str | Path,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        revision: str | None = None,
     ) -> "CoordTok":
         """The tokenizer of an export (scripts/export.py, scripts/import_official.py), in eval mode.
 
-        device: the CPU by default. dtype: of the weights; None keeps the one they are stored in.
+        folder: the export's, or the id of a model on the Hub (OWNER/NAME; extra `hf`), and
+        revision: a branch, a tag or a commit there. device: the CPU by default. dtype: of the
+        weights; None keeps the one they are stored in.
         """
-        model, card = load_model(cls, "coordtok", folder, device, dtype)
+        model, card = load_model(cls, "coordtok", local_export(folder, revision), device, dtype)
         model.points_per_pass = card.settings.points_per_pass
         return model
 

@@ -10,11 +10,13 @@ import torch
 
 from coordtok.config.load import to_dict
 from coordtok.pretrained.card import read_card
+from coordtok.pretrained.hub import local_export
 from coordtok.pretrained.read import open_weights
 
 
 def fingerprint(folder: str | Path) -> str:
-    """sha256 of an export's model section and of its weights, as they are stored.
+    """sha256 of an export's model section and of its weights, as they are stored; `folder` may be a
+    Hub id, as for `from_pretrained`.
 
     The same for every export of the same weights in the same dtype, wherever it lies, whatever
     wrote it and whatever else its card says. Weights are read one at a time.
@@ -22,9 +24,10 @@ def fingerprint(folder: str | Path) -> str:
     Raises:
         CheckpointError: no export, or a damaged one.
     """
-    card = read_card(Path(folder))
+    folder = local_export(folder)
+    card = read_card(folder)
     digest = hashlib.sha256(json.dumps(_changed(card.model), sort_keys=True).encode())
-    with open_weights(Path(folder)) as file:
+    with open_weights(folder) as file:
         for name in sorted(file.keys()):
             tensor = file.get_tensor(name)
             described = [name, str(tensor.dtype), list(tensor.shape)]
