@@ -28,8 +28,8 @@ from coordtok.video.folder import Video
 from data_prep.datasets import Scan, scan
 from data_prep.distributors import Distributor, Done, Progress, make_distributor
 from data_prep.options import BuildOptions, RunOptions, parse
-from data_prep.plan import Plan, Sample, plan_shards
 from data_prep.segments import VideoTask, store_video
+from data_prep.shard_plan import Plan, Sample, plan_shards
 from data_prep.shard_writer import ShardTask, write_shard
 from data_prep.summary import Summary
 from data_prep.work import VideoRecord, WorkFolder

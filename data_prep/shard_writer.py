@@ -12,8 +12,8 @@ from coordtok.data.index import ShardEntry
 from coordtok.data.tars import index_tar, write_tar
 from coordtok.errors import DataError
 from coordtok.storage.files import whole_file
-from data_prep.plan import PlannedShard, Sample
 from data_prep.segments import Report
+from data_prep.shard_plan import PlannedShard, Sample
 from data_prep.work import WorkFolder
 
 

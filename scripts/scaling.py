@@ -1,9 +1,16 @@
 #!/usr/bin/env python
-"""Studies of models under equal compute.
+"""Plan runs before they are paid for, and compare models under equal compute.
+
+    python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 --gpus 8 --device h100-80g
+    python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 --days 7
+    python scripts/scaling.py plan --config tokenizer_b tokenizer_l --gpus 8 64   # side by side
 
     python scripts/scaling.py run STUDY.yaml              # train what is not trained, print a table
     python scripts/scaling.py run STUDY.yaml --print      # the runs' commands, for a cluster
     python scripts/scaling.py run STUDY.yaml --table      # the table of what is there
+
+A plan is arithmetic: parameters, FLOPs, memory of a rank, time of an update, what loaders must
+give, days and energy. Several configs, JSONs or numbers of GPUs are put side by side.
 
 A study file names configs, seeds and a budget (coordtok/scaling/study.py has one). Every run is an
 ordinary training run in the study's folder. A study that was killed goes on when it is started
@@ -11,25 +18,77 @@ again; finished runs are left alone, and one that fails is started once more.
 """
 
 import argparse
+import json
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from coordtok import cli
+from coordtok.config.load import load_config
+from coordtok.errors import ConfigError
+from coordtok.scaling.devices import DEVICES, device_named
+from coordtok.scaling.memory import Zero
+from coordtok.scaling.plan import fewest_ranks, lanes_of, make_plan, measured_pace
+from coordtok.scaling.plan_report import as_dict, describe, side_by_side
 from coordtok.scaling.ranking import as_table, ranking, write_ranking
 from coordtok.scaling.runner import run_study
 from coordtok.scaling.study import load_study, study_runs, write_configs
+from coordtok.storage.files import write_whole
+from coordtok.storage.json_files import read_json
 
 
 def parse_args() -> argparse.Namespace:
     parser = cli.Parser(__doc__)
-    commands = parser.add_subparsers(
-        dest="command",
-        required=True,
-        metavar="run",
-        help="train the configs of a study and rank them",
+    commands = parser.add_subparsers(dest="command", required=True, metavar="plan|run")
+    _add_plan(commands.add_parser("plan", description=__doc__, help="what a run would need"))
+    _add_run(commands.add_parser("run", description=__doc__, help="train the configs of a study"))
+    return parser.parse_args()
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument(
+        "--config", nargs="+", required=True, metavar="PRESET_OR_YAML", help="what to train"
     )
-    run = commands.add_parser("run", description=__doc__, help="train the configs of a study")
+    plan.add_argument(
+        "--deepspeed",
+        nargs="+",
+        default=["zero1"],
+        metavar="JSON",
+        help="how to shard it: files, or names of ds_configs/ (default: zero1)",
+    )
+    plan.add_argument(
+        "--device",
+        choices=sorted(DEVICES),
+        default="h100-80g",
+        metavar="NAME",
+        help=f"one of {', '.join(DEVICES)} (default: %(default)s)",
+    )
+    many = plan.add_mutually_exclusive_group()
+    many.add_argument("--gpus", nargs="+", type=cli.positive, metavar="N", help="how many of them")
+    many.add_argument(
+        "--days", type=cli.number, metavar="D", help="as few as finish within so many days"
+    )
+    plan.add_argument(
+        "--interconnect",
+        type=cli.number,
+        metavar="GB/S",
+        help="what a GPU sends to the others (default: its link on up to eight GPUs, else 50)",
+    )
+    plan.add_argument(
+        "--calibrate",
+        metavar="JSON",
+        help="a result of `benchmark.py train --json` on one rank of that device, whose time is "
+        "taken in place of the roofline's",
+    )
+    plan.add_argument("--json", metavar="PATH", help="write the plans there too")
+    plan.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="changes to all configs, after --"
+    )
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("study", metavar="STUDY.yaml", help="configs, seeds and budget")
     run.add_argument(
         "--parallel",
@@ -41,12 +100,44 @@ def parse_args() -> argparse.Namespace:
     shown = run.add_mutually_exclusive_group()
     shown.add_argument("--print", action="store_true", help="print the runs' commands and stop")
     shown.add_argument("--table", action="store_true", help="print the table and stop")
-    return parser.parse_args()
 
 
 @cli.exit_on_user_error
 def main() -> int:
     args = parse_args()
+    return _plan(args) if args.command == "plan" else _run(args)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    device = device_named(args.device)
+    link = None if args.interconnect is None else args.interconnect * 1e9
+    plans = []
+    for config, sharding in product(args.config, args.deepspeed):
+        run, zero = load_config(config, args.overrides), Zero.load(sharding)
+        pace = 1.0
+        if args.calibrate is not None:
+            pace = measured_pace(_read_result(args.calibrate), device, run.model.name)
+        if args.days is not None:
+            plans.append(fewest_ranks(run, zero, device, args.days, link, pace))
+        plans += [make_plan(run, zero, device, each, link, pace) for each in args.gpus or []]
+        if args.days is None and not args.gpus:
+            plans.append(make_plan(run, zero, device, 1, link, pace))
+    lanes = [lanes_of(plan.run) for plan in plans]
+    if args.json is not None:
+        found = [as_dict(*each) for each in zip(plans, lanes)]
+        write_whole(Path(args.json), (json.dumps(found, indent=1) + "\n").encode())
+    print(describe(plans[0], lanes[0]) if len(plans) == 1 else side_by_side(plans), end="")
+    return 0
+
+
+def _read_result(path: str) -> Any:
+    try:
+        return read_json(Path(path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--calibrate {path} cannot be read ({error}); name a JSON") from None
+
+
+def _run(args: argparse.Namespace) -> int:
     study = load_study(args.study)
     runs = study_runs(study)
     if args.table:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from tqdm import tqdm
 
-from coordtok.benchmarks.memory import peak_bytes, peak_kind, reset_peak
+from coordtok.benchmarks.peak import peak_bytes, peak_kind, reset_peak
 from coordtok.benchmarks.table import Report, table
 from coordtok.benchmarks.untrained import untrained_generator, untrained_tokenizer
 from coordtok.config.load import to_dict

@@ -17,7 +17,7 @@ from typing import Any
 
 from coordtok import distributed
 from coordtok.benchmarks.communication import traced_collective_seconds
-from coordtok.benchmarks.memory import peak_bytes, peak_kind, reset_peak
+from coordtok.benchmarks.peak import peak_bytes, peak_kind, reset_peak
 from coordtok.benchmarks.phases import Clock, Timed
 from coordtok.benchmarks.synthetic import write_noise_latents, write_noise_shards
 from coordtok.benchmarks.table import Report, table

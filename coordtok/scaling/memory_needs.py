@@ -7,23 +7,19 @@ from pathlib import Path
 from coordtok.config.models import DiTModelConfig, ModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError
-from coordtok.scaling.parameters import parameters
+from coordtok.scaling.memory import Zero, rank_states
 
 _MEMORY = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 
 
 def state_bytes(run: RunConfig, ranks: int, stage: int, weight_bytes: int) -> int:
-    """Of each of `ranks` under ZeRO `stage`: weights and gradients of `weight_bytes` a number, two
-    moments, fp32 weights where those that compute are not, and the average of the weights.
+    """Of each of `ranks` under ZeRO `stage`, its weights of `weight_bytes` a number: these, their
+    gradients, masters, the optimiser's states and the EMA.
 
     A lower bound of what training takes: activations and buffers come on top.
     """
-    count = sum(parameters(run.model).values())
-    weights = count * weight_bytes // (ranks if stage == 3 else 1)
-    gradients = count * weight_bytes // (ranks if stage >= 2 else 1)
-    state = count * (8 + 4 * (weight_bytes < 4) + 4 * (run.ema.decay > 0)) // ranks
-    return weights + gradients + state
+    return int(sum(rank_states(run, Zero(stage, weight_bytes), ranks).values()))
 
 
 def clip_bytes(model: ModelConfig) -> int:

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from coordtok.benchmarks.bench_sample import Pair, measure_sampling, untrained_pair
-from coordtok.benchmarks.memory import peak_bytes, reset_peak
+from coordtok.benchmarks.peak import peak_bytes, reset_peak
 from coordtok.config.load import build, to_dict
 from coordtok.config.sampling import SamplerConfig
 from coordtok.config.schema import RunConfig

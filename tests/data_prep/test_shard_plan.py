@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_prep.plan import Sample, plan_shards
+from data_prep.shard_plan import Sample, plan_shards
 
 MILLION = 1_000_000
 
