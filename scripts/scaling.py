@@ -1,20 +1,8 @@
 #!/usr/bin/env python
 """Plan runs before they are paid for, and compare models under equal compute.
 
-    python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 --gpus 8 --device h100-80g
-    python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 --days 7
-    python scripts/scaling.py plan --config tokenizer_b tokenizer_l --gpus 8 64   # side by side
-
-    python scripts/scaling.py run STUDY.yaml              # train what is not trained, print a table
-    python scripts/scaling.py run STUDY.yaml --print      # the runs' commands, for a cluster
-    python scripts/scaling.py run STUDY.yaml --table      # the table of what is there
-
-A plan is arithmetic: parameters, FLOPs, memory of a rank, time of an update, what loaders must
-give, days and energy. Several configs, JSONs or numbers of GPUs are put side by side.
-
-A study file names configs, seeds and a budget (coordtok/scaling/study.py has one). Every run is an
-ordinary training run in the study's folder. A study that was killed goes on when it is started
-again; finished runs are left alone, and one that fails is started once more.
+python scripts/scaling.py plan --config tokenizer_l --gpus 8
+python scripts/scaling.py run STUDY.yaml
 """
 
 import argparse
@@ -38,12 +26,36 @@ from coordtok.scaling.study import load_study, study_runs, write_configs
 from coordtok.storage.files import write_whole
 from coordtok.storage.json_files import read_json
 
+PLAN = """What a training run would need: parameters, FLOPs, memory of a rank, time of an update,
+what loaders must give, checkpoints, days and energy, by arithmetic. What would keep it from working
+is named, with the nearest plan that works.
+
+    python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 --gpus 8 --device h200
+    python scripts/scaling.py plan --config tokenizer_l --days 7 --set train.steps=60000
+
+Several configs, JSONs or numbers of GPUs are put side by side:
+
+    python scripts/scaling.py plan --config tokenizer_b tokenizer_l --gpus 8 64
+"""
+RUN = """Train the configs of a study under equal compute, and print a table of what they reached.
+
+    python scripts/scaling.py run STUDY.yaml              # train what is not trained
+    python scripts/scaling.py run STUDY.yaml --print      # the runs' commands, for a cluster
+    python scripts/scaling.py run STUDY.yaml --table      # the table of what is there
+
+A study file names configs, seeds and a budget (coordtok/scaling/study.py has one). Every run is an
+ordinary training run in the study's folder. A study that was killed goes on when it is started
+again; finished runs are left alone, and one that fails is started once more.
+"""
+
 
 def parse_args() -> argparse.Namespace:
     parser = cli.Parser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="plan|run")
-    _add_plan(commands.add_parser("plan", description=__doc__, help="what a run would need"))
-    _add_run(commands.add_parser("run", description=__doc__, help="train the configs of a study"))
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="plan|run", help="`plan --help`, `run --help`"
+    )
+    _add_plan(commands.add_parser("plan", description=PLAN, help="what a run would need"))
+    _add_run(commands.add_parser("run", description=RUN, help="train the configs of a study"))
     return parser.parse_args()
 
 
@@ -84,7 +96,7 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
     )
     plan.add_argument("--json", metavar="PATH", help="write the plans there too")
     plan.add_argument(
-        "overrides", nargs="*", metavar="key.path=value", help="changes to all configs, after --"
+        "--set", nargs="+", default=[], metavar="key.path=value", help="changes to all configs"
     )
 
 
@@ -113,7 +125,7 @@ def _plan(args: argparse.Namespace) -> int:
     link = None if args.interconnect is None else args.interconnect * 1e9
     plans = []
     for config, sharding in product(args.config, args.deepspeed):
-        run, zero = load_config(config, args.overrides), Zero.load(sharding)
+        run, zero = load_config(config, args.set), Zero.load(sharding)
         pace = 1.0
         if args.calibrate is not None:
             pace = measured_pace(_read_result(args.calibrate), device, run.model.name)
