@@ -77,6 +77,8 @@ def _places(folder: Path) -> list[Path]:
 def _is_current(known: Mapping[str, VideoFacts], video: Video) -> bool:
     try:
         return video.name in known and known[video.name].are_of(video.path)
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise DataError(f"cannot read {video.path}: {error.strerror}; check the disk") from None
 
@@ -95,6 +97,8 @@ def _survey_all(videos: Sequence[Video]) -> Iterator[tuple[str, VideoFacts]]:
 
 
 def _survey(path: str, threads: int) -> VideoFacts:
+    if not os.path.exists(path):
+        return VideoFacts(0, 0, failure="a link to no file")
     try:
         found = os.stat(path)
         source = open_video(path, threads)

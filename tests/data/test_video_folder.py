@@ -35,6 +35,7 @@ def folder(tmp_path_factory, write_video) -> Path:
         write_video(root / name, frames, 24, 32, **form)
     (root / "notes.txt").write_text("not a video")
     (root / "broken.mp4").write_bytes(b"not a video either")
+    (root / "dangling.mp4").symlink_to("nowhere.mp4")
     return root
 
 
@@ -176,8 +177,9 @@ def test_a_video_that_changes_under_way_ends_the_run(folder, tmp_path) -> None:
 
 def test_what_is_left_out_and_what_shards_would_save_is_said(folder, tmp_path, caplog) -> None:
     open_shards(str(folder), size=SIZE)
-    left_out, advice = (record.getMessage() for record in caplog.records)
-    assert left_out.startswith("left out: broken.mp4: ")
+    broken, dangling, advice = (record.getMessage() for record in caplog.records)
+    assert broken.startswith("left out: broken.mp4: ")
+    assert dangling == "left out: dangling.mp4: a link to no file"
     assert f"--input {folder} --output shards/videos --clip-frames 8 --height 16" in advice
 
 
