@@ -19,6 +19,7 @@ from typing import NoReturn, ParamSpec, TypeAlias, get_args, get_type_hints
 from coordtok.config.load import preset_names
 from coordtok.config.sampling import SamplerConfig
 from coordtok.config.sharding import shipped_jsons
+from coordtok.config.training import MOST_POINTS
 from coordtok.errors import ConfigError, UserError, from_system, one_line
 
 P = ParamSpec("P")
@@ -28,6 +29,9 @@ Options: TypeAlias = argparse._ActionsContainer
 
 DTYPES = ("float32", "bfloat16")
 GROUPINGS = ("strided", "contiguous", "random")
+MOST_COUNTED = 1_000_000
+MOST_BATCH, MOST_WORKERS = 4096, 256
+_LONGEST_SHOWN = 40
 SAMPLERS = get_args(get_type_hints(SamplerConfig)["name"])
 
 
@@ -48,16 +52,35 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole_number(text: str) -> int:
+    """A number of at most 64 bits."""
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: it must be a whole number") from None
+        raise argparse.ArgumentTypeError(f"{_cut(text)}: it must be a whole number") from None
+    return _within(value, text, -(1 << 63), (1 << 63) - 1)
 
 
 def positive(text: str) -> int:
-    if (value := whole_number(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: it must be at least 1")
+    """A number of things that are counted one by one."""
+    return _within(whole_number(text), text, 1, MOST_COUNTED)
+
+
+def up_to(most: int, least: int | None = None) -> Callable[[str], int]:
+    """The type of a number of things of which each takes memory or time. Without `least`, what uses
+    the number says how many are needed."""
+    return lambda text: _within(whole_number(text), text, least, most)
+
+
+def _within(value: int, text: str, least: int | None, most: int) -> int:
+    if least is not None and value < least:
+        raise argparse.ArgumentTypeError(f"{_cut(text)}: it must be at least {least:,}")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{_cut(text)}: it must be at most {most:,}")
     return value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def number(text: str) -> float:
@@ -66,7 +89,7 @@ def number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text}: it must be a number")
+        raise argparse.ArgumentTypeError(f"{_cut(text)}: it must be a number")
     return value
 
 
@@ -202,14 +225,14 @@ def add_decoding(options: Options, batch: str, default: int = 1) -> None:
     )
     options.add_argument(
         "--points-per-pass",
-        type=int,
+        type=up_to(MOST_POINTS),
         metavar="N",
         help="how many patches are decoded together, about; results depend on it (default: as the "
         "model was trained)",
     )
     options.add_argument(
         "--batch",
-        type=int,
+        type=up_to(MOST_BATCH),
         metavar="N",
         default=default,
         help=f"{batch} at once (default: %(default)s)",

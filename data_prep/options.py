@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from coordtok.cli import Parser
-from coordtok.data.index import SHARD_NAME
+from coordtok.cli import MOST_COUNTED, Parser, up_to
+from coordtok.config.models import MOST_ALONG_AXIS, MOST_PIXELS
+from coordtok.config.ranges import Range, ranges
+from coordtok.data.index import MOST_LANES, SHARD_NAME
 from coordtok.data.partition import CLIPS_PER_SEGMENT, DEALING_SEED, MIN_FRAMES, SHARD_PREFIX
 from coordtok.errors import ConfigError
 from coordtok.video.pixel_formats import PIXEL_FORMATS
@@ -42,37 +44,33 @@ class BuildOptions:
     output: str
     dataset: str = "folder"
     splits: str | None = None
-    fold: int = 1
+    fold: Annotated[int, Range(1, 3)] = 1
     csv: str | None = None
     split: str | None = None
     frames: tuple[int, int | None] = (0, None)
-    min_frames: int = MIN_FRAMES
+    min_frames: Annotated[int, Range(1, 1 << 31)] = MIN_FRAMES
     keep_damaged: bool = False
-    height: int = 128
-    width: int = 128
+    height: Annotated[int, Range(1, MOST_PIXELS)] = 128
+    width: Annotated[int, Range(1, MOST_PIXELS)] = 128
     resample: str = "bicubic"
     fps: Fraction | None = None
-    clip_frames: int = 128
-    clips_per_segment: int = CLIPS_PER_SEGMENT
+    clip_frames: Annotated[int, Range(1, MOST_ALONG_AXIS)] = 128
+    clips_per_segment: Annotated[int, Range(1, 10_000)] = CLIPS_PER_SEGMENT
     codec: str = "h264"
-    crf: float = 18.0
-    gop: int = 16
+    crf: Annotated[float, Range(0, 51)] = 18.0
+    gop: Annotated[int, Range(1, 100_000)] = 16
     pixel_format: str = "yuv444p"
-    lanes: int | None = None
-    shard_size: int = 256
-    samples_per_shard: int | None = None
+    lanes: Annotated[int | None, Range(1, MOST_LANES)] = None
+    shard_size: Annotated[int, Range(1, 1_000_000)] = 256
+    samples_per_shard: Annotated[int | None, Range(1, 1_000_000)] = None
     prefix: str = SHARD_PREFIX
     seed: int = DEALING_SEED
 
     def __post_init__(self) -> None:
-        least = {"min_frames": 1, "fold": 1, "clip_frames": 1, "clips_per_segment": 1}
-        sizes = {"height": 1, "width": 1, "gop": 1, "lanes": 1, "shard_size": 1}
-        for name, bound in {**least, **sizes, "samples_per_shard": 1}.items():
+        for name, allowed in ranges(BuildOptions).items():
             value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ConfigError(f"{_flag(name)} {value}: it must be at least {bound}")
-        if not 0 <= self.crf <= 51:
-            raise ConfigError(f"--crf {self.crf}: it must be within 0 (best) and 51")
+            if value is not None and value not in allowed:
+                raise ConfigError(f"{_flag(name)} {value}: it must be {allowed}")
         odd = self.height % 2 or self.width % 2
         if self.codec == "h264" and self.pixel_format == "yuv420p" and odd:
             raise ConfigError(
@@ -138,7 +136,7 @@ def _rate(text: str) -> Fraction:
 
 
 def _frame_range(text: str) -> tuple[int, int | None]:
-    if not (match := re.fullmatch(r"(\d*):(\d*)", text)):
+    if not (match := re.fullmatch(r"(\d{0,12}):(\d{0,12})", text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no range like 0:9360, 9360: or :100")
     start, end = int(match[1] or 0), int(match[2]) if match[2] else None
     if end is not None and end <= start:
@@ -159,7 +157,7 @@ def _parser() -> Parser:
     run = parser.add_argument_group("how to run (changes no byte of the output)")
     run.add_argument(
         "--workers",
-        type=int,
+        type=up_to(MOST_COUNTED),
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="processes, or Ray tasks at a time (default: one per core it may use, %(default)s)",

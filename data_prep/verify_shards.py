@@ -12,10 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from coordtok.cli import Parser, exit_on_user_error, positive
+from coordtok.cli import Parser, exit_on_user_error, up_to
+from coordtok.config.models import MOST_ALONG_AXIS
 from coordtok.data.index import (
     INDEX_NAME,
     MOST_INDEX_BYTES,
+    MOST_LANES,
     SHARD_NAME,
     UNEVEN,
     SampleEntry,
@@ -218,12 +220,15 @@ def parser() -> Parser:
     )
     new = parser.add_argument_group("with --write-index")
     new.add_argument(
-        "--clip-frames", type=positive, default=128, help="frames of a training clip (default 128)"
+        "--clip-frames",
+        type=up_to(MOST_ALONG_AXIS, 1),
+        default=128,
+        help="frames of a training clip (default 128)",
     )
     new.add_argument("--fps", type=float, help="to record; by default as in the sources")
     new.add_argument(
         "--lanes",
-        type=int,
+        type=up_to(MOST_LANES),
         help="streams the data is dealt to; ranks must divide it (default: the largest divisor of "
         "96 whose lanes are even within 10 %%)",
     )

@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=cli.up_to(cli.MOST_BATCH),
         default=4,
         metavar="B",
         help="clips of a forward pass; the last bit of a plane depends on it, and not on the "
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=cli.up_to(cli.MOST_WORKERS),
         metavar="N",
         help="processes of each rank that decode video ahead (default: one for each of its cores, "
         "at most 8)",

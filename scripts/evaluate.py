@@ -85,7 +85,7 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--workers",
-        type=int,
+        type=cli.up_to(cli.MOST_WORKERS),
         default=1,
         metavar="N",
         help="processes of each rank that read clips (default: %(default)s)",
@@ -136,7 +136,7 @@ def add_features(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--features-size",
-        type=int,
+        type=cli.up_to(1024),
         metavar="N",
         default=224,
         help="side of the squares a TorchScript network is given, 0 for frames as they are; one "

@@ -7,6 +7,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from coordtok import cli
+from coordtok.config.training import MOST_POINTS
 
 if TYPE_CHECKING:
     from coordtok.benchmarks.table import Report
@@ -20,7 +21,7 @@ def add_options(parser: cli.Parser) -> None:
     )
     parser.add_argument(
         "--points-per-pass",
-        type=int,
+        type=cli.up_to(MOST_POINTS),
         nargs="+",
         metavar="N",
         help="sizes of a pass (default: 1, 4, 16 ... frames, as trained, and all)",

@@ -33,7 +33,7 @@ def add_options(parser: cli.Parser) -> None:
     )
     parser.add_argument(
         "--resume-samples",
-        type=int,
+        type=cli.up_to(10_000_000),
         default=100_000,
         metavar="N",
         help="samples of the dataset that a run goes on in (default: %(default)s)",

@@ -41,7 +41,7 @@ def add_options(parser: cli.Parser) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=cli.up_to(cli.MOST_BATCH),
         metavar="N",
         default=1,
         help="videos of a forward pass of the generator (default: %(default)s)",

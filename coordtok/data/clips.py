@@ -12,6 +12,7 @@ shards can score exactly the same frames. No torch.
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from coordtok.errors import ConfigError, DataError
 COLUMNS = ("shard", "key", "start", "frames")
 ALL = "all"
 _MOST_DIGITS = 12
+MOST_WINDOWS = 10_000
 
 
 class Clip(NamedTuple):
@@ -84,14 +86,16 @@ class WindowChoice:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise ConfigError(f"windows is {self.count}; take at least 1 of a video, or {ALL!r}")
+        if self.count is not None and not 1 <= self.count <= MOST_WINDOWS:
+            raise ConfigError(
+                f"windows is {self.count}; take 1 to {MOST_WINDOWS:,} of a video, or {ALL!r}"
+            )
 
     @classmethod
     def parse(cls, text: str, seed: int) -> "WindowChoice":
         """From "all" or a number."""
-        if text != ALL and not (text.isascii() and text.isdecimal()):
-            raise ConfigError(f"windows is {text!r}; give {ALL!r} or how many of each video")
+        if text != ALL and not re.fullmatch(f"[0-9]{{1,{_MOST_DIGITS}}}", text):
+            raise ConfigError(f"windows is {text[:40]!r}; give {ALL!r} or how many of each video")
         return cls(None if text == ALL else int(text), seed)
 
     def __str__(self) -> str:
@@ -242,7 +246,8 @@ def _rows(path: Path) -> Sequence[dict[str, str]]:
 
 def _number(text: str | None, where: str) -> int:
     if text is None or not text.isdecimal() or len(text) > _MOST_DIGITS:
-        raise DataError(f"{where}: {text!r} is no number of frames; write it in digits")
+        shown = text and text[:40]
+        raise DataError(f"{where}: {shown!r} is no number of frames; write it in digits")
     return int(text)
 
 

@@ -26,6 +26,7 @@ MOST_INDEX_BYTES = 1 << 29
 INDEX_VERSION = 1
 DEFAULT_LANES = 96
 MOST_FPS = 1e6
+MOST_LANES = 100_000
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 CHECKSUMS = "crc32"
