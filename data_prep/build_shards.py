@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
@@ -19,22 +19,21 @@ from tqdm import tqdm
 
 from coordtok.cli import exit_on_user_error
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
-from coordtok.data.partition import segment_info
 from coordtok.errors import ConfigError, DataError
 from coordtok.storage.claims import Claim
-from coordtok.storage.files import write_whole
+from coordtok.storage.files import remove_partial, write_whole
 from coordtok.storage.locks import sole_owner
 from coordtok.video.folder import Video
 from data_prep.datasets import Scan, scan
 from data_prep.distributors import Distributor, Done, Progress, make_distributor
+from data_prep.held_out import part_names, split_samples, splits_by_time
 from data_prep.options import BuildOptions, RunOptions, parse
 from data_prep.segments import VideoTask, store_video
-from data_prep.shard_plan import Plan, Sample, plan_shards
+from data_prep.shard_plan import Plan, plan_shards
 from data_prep.shard_writer import ShardTask, write_shard
-from data_prep.summary import Summary
+from data_prep.summary import FAILURES_NAME, Part, Summary
 from data_prep.work import VideoRecord, WorkFolder
 
-FAILURES_NAME = "failures.jsonl"
 BUILD_NAME = "build.json"
 _BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
@@ -60,25 +59,28 @@ def build(options: BuildOptions, run: RunOptions) -> tuple[Summary, bool]:
         with make_distributor(run.distributor, run.workers, run.ray_address) as distributor:
             records = _store_videos(found.videos, options, run.workers, distributor)
             failures = _write_failures(output, found, records)
-            samples = [each for video in found.videos for each in _samples(video, records)]
-            if not samples:
+            if not any(record.segments for record in records.values()):
                 name, reason = failures[0]
                 raise DataError(
                     f"no video of {len(failures)} can be used: {name}: {reason} ... see "
                     f"{output / FAILURES_NAME}"
                 )
-            plan = plan_shards(samples, options)
-            shards = _write_shards(plan, options, distributor)
+            parts = split_samples(found.videos, records, options)
+            plans = {name: plan_shards(samples, options) for name, samples in parts.items()}
+            shards = {
+                name: _write_shards(plan, output / name, options, distributor)
+                for name, plan in plans.items()
+            }
         summary = Summary.of(
-            list(records.values()),
-            failures=len(failures),
+            records.values(),
+            {name: Part.of(plan.lanes, shards[name]) for name, plan in plans.items()},
+            options,
+            failures=failures,
             ignored=found.ignored,
-            lanes=plan.lanes,
-            shards=shards,
-            pixels=options.height * options.width,
         )
         claim.complete(asdict(summary))
-        _write_index(options, plan, shards)
+        for name, plan in plans.items():
+            _write_index(options, output / name, plan, shards[name])
         work.remove()
     return summary, False
 
@@ -94,11 +96,14 @@ def _finished(options: BuildOptions, claim: Claim) -> Summary | None:
     if Path(options.input).resolve() == output.resolve():
         raise ConfigError(f"--output {output} is the input: choose another folder")
     _, summary = claim.check()
-    if summary is None or not (output / INDEX_NAME).exists():
+    folders = [output / name for name in part_names(options)]
+    for folder in folders:
+        remove_partial(folder)
+    if summary is None or not all((folder / INDEX_NAME).exists() for folder in folders):
         return None
     try:
-        return Summary(**summary)
-    except TypeError:
+        return Summary.from_dict(summary)
+    except (TypeError, KeyError, AttributeError):
         raise DataError(f"{output / BUILD_NAME} is damaged: choose another folder") from None
 
 
@@ -127,9 +132,10 @@ def _store_videos(
     sizes = {video.name: os.path.getsize(video.path) for video in pending}
     pending.sort(key=lambda video: -sizes[video.name])  # the longest must not come last
     total = max(1, sum(sizes.values()))
+    by_time = splits_by_time(videos, options)
     tasks = [
         # As many threads as its share of the work, so that one long film uses all cores.
-        VideoTask(video, options, max(1, ceil(workers * sizes[video.name] / total)))
+        VideoTask(video, options, max(1, ceil(workers * sizes[video.name] / total)), by_time)
         for video in pending
     ]
     frames = 0
@@ -157,23 +163,18 @@ def _write_failures(
 ) -> list[tuple[str, str]]:
     unreadable = [(each.name, each.failure) for each in records.values() if each.failure]
     failures = sorted([*found.failures, *unreadable])
-    lines = [json.dumps({"source": name, "reason": reason}) + "\n" for name, reason in failures]
+    named = [*failures, *found.ignored]
+    lines = [json.dumps({"source": name, "reason": reason}) + "\n" for name, reason in named]
     write_whole(output / FAILURES_NAME, "".join(lines).encode())
     return failures
 
 
-def _samples(video: Video, records: dict[str, VideoRecord]) -> Iterator[Sample]:
-    record = records[video.name]
-    for segment in record.segments:
-        info = segment_info(video, segment.start, segment.frames, record.fps)
-        yield Sample(segment.key, segment.bytes, info)
-
-
 def _write_shards(
-    plan: Plan, options: BuildOptions, distributor: Distributor
+    plan: Plan, folder: Path, options: BuildOptions, distributor: Distributor
 ) -> tuple[ShardEntry, ...]:
+    folder.mkdir(exist_ok=True)
     extension = "npy" if options.codec == "raw" else "mp4"
-    tasks = [ShardTask(shard, options.output, extension) for shard in plan.shards]
+    tasks = [ShardTask(shard, options.output, str(folder), extension) for shard in plan.shards]
     entries: dict[str, ShardEntry] = {}
     with _bar("shards", len(tasks), 0) as bar:
         for event in distributor.run(write_shard, tasks):
@@ -185,16 +186,23 @@ def _write_shards(
     return tuple(entries[shard.name] for shard in plan.shards)
 
 
-def _write_index(options: BuildOptions, plan: Plan, shards: tuple[ShardEntry, ...]) -> None:
-    """Write the index, whose presence says that the build is complete."""
+def _write_index(
+    options: BuildOptions, folder: Path, plan: Plan, shards: tuple[ShardEntry, ...]
+) -> None:
+    """Write the index, whose presence says that the folder is complete."""
     fps = None if options.fps is None else float(options.fps)
     video = VideoSpec(options.clip_frames, options.height, options.width, fps)
     index = ShardIndex(video, options.codec_spec, plan.lanes, shards)
-    write_whole(Path(options.output) / INDEX_NAME, index.to_json().encode())
+    write_whole(folder / INDEX_NAME, index.to_json().encode())
 
 
 def _bar(what: str, total: int, done: int) -> tqdm:
     return tqdm(total=total, initial=done, desc=what, unit=f" {what}", bar_format=_BAR)
+
+
+def _from_here(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 @exit_on_user_error
@@ -208,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     if before:
         print(f"{options.output} is already built")
-    print(summary.text(Path(options.output)))
+    print(summary.text(_from_here(Path(options.output)), options.clip_frames))
     return 0
 
 

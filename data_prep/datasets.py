@@ -1,7 +1,7 @@
 """Which videos a dataset holds: their files, names, classes and splits.
 
-Scanning opens no video. What a dataset lists but does not have is returned as a failure, so that it
-is counted and named like a video that cannot be read.
+Scanning opens no file whose name is that of a video. What a dataset lists but does not have is
+returned as a failure, so that it is counted and named like a video that cannot be read.
 """
 
 import csv
@@ -21,13 +21,16 @@ class Scan:
 
     videos: list[Video] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
-    ignored: int = 0  # files that no one would take for videos by their name
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    """Files that no one takes for videos, and why."""
     _names: set[str] = field(default_factory=set)
 
     def add(self, video: Video) -> None:
         """Take a listed video, unless it is not there or was listed before."""
         if not os.path.isfile(video.path):
-            self.failures.append((video.name, "listed, but there is no such file"))
+            link = os.path.islink(video.path)
+            reason = "a link to no file" if link else "listed, but there is no such file"
+            self.failures.append((video.name, reason))
         elif video.name in self._names:
             self.failures.append((video.name, "listed more than once; the first was taken"))
         else:
@@ -44,16 +47,18 @@ def scan(options: BuildOptions) -> Scan:
     found = _SCANNERS[options.dataset](options)
     found.videos.sort(key=lambda video: video.name)
     if not found.videos and not found.failures:
+        others = "".join(f", but {name} ({reason})" for name, reason in found.ignored[:1])
         raise DataError(
-            f"no video in {options.input}: give the folder that holds them, or another --dataset"
+            f"no video in {options.input}{others}: give the folder that holds them, or another "
+            "--dataset"
         )
     return found
 
 
 def _scan_folder(options: BuildOptions) -> Scan:
     root = _folder(options.input)
-    videos, ignored = find_videos(root, Path(options.output), options.split)
-    found = Scan(ignored=len(ignored))
+    videos, ignored = find_videos(root, Path(options.output), options.split, probe=True)
+    found = Scan(ignored=ignored)
     for video in videos:
         found.add(video)
     return found

@@ -23,17 +23,17 @@ MEGABYTE = 1_000_000
 
 _EPILOG = """\
 examples:
-  class folders of videos, 128 x 128, clips of 128 frames:
-    python -m data_prep.build_shards --input videos/ --output shards/train
+  class folders of videos, 128 x 128, clips of 128 frames, a tenth held out:
+    python -m data_prep.build_shards --input videos/ --output shards/mine --val-fraction 0.1
   UCF-101, official split 1:
     python -m data_prep.build_shards --dataset ucf101 --input UCF-101/ --splits ucfTrainTestlist/ \\
-        --split train --output shards/ucf101-train
-  one film, split by time: the first 80 % for training, the rest held out
-    python -m data_prep.build_shards --input film/ --frames 0:9360 --output shards/train
-    python -m data_prep.build_shards --input film/ --frames 9360:11700 --output shards/val
+        --split train --output shards/ucf101/train
+  one film, split by hand: the first 80 % for training, the rest held out
+    python -m data_prep.build_shards --input film/ --frames 0:9360 --output shards/film/train
+    python -m data_prep.build_shards --input film/ --frames 9360:11700 --output shards/film/val
 
 Interrupted? Run the same command again: finished videos and shards are kept.
-Videos that cannot be used are named in OUTPUT/failures.jsonl with the reason."""
+Files that are not used are named in OUTPUT/failures.jsonl with the reason."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class BuildOptions:
     frames: tuple[int, int | None] = (0, None)
     min_frames: Annotated[int, Range(1, 1 << 31)] = MIN_FRAMES
     keep_damaged: bool = False
+    val_fraction: Annotated[float | None, Range(0.0001, 0.9999)] = None
     height: Annotated[int, Range(1, MOST_PIXELS)] = 128
     width: Annotated[int, Range(1, MOST_PIXELS)] = 128
     resample: str = "bicubic"
@@ -71,6 +72,11 @@ class BuildOptions:
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise ConfigError(f"{_flag(name)} {value}: it must be {allowed}")
+        if self.val_fraction is not None and self.dataset == "ucf101":
+            raise ConfigError(
+                f"--val-fraction {self.val_fraction}: UCF-101 has a held-out part of its own, "
+                "--split test; videos of one group are alike and must stay on one side"
+            )
         odd = self.height % 2 or self.width % 2
         if self.codec == "h264" and self.pixel_format == "yuv420p" and odd:
             raise ConfigError(
@@ -219,6 +225,13 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         type=_frame_range,
         metavar="START:END",
         help="only this part of each video, in frames (after --fps), END excluded",
+    )
+    what.add_argument(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="hold out about this share of the frames: OUTPUT/train and OUTPUT/val become folders "
+        "of shards. By video; by time, the end of each, where a video would be more than that",
     )
     what.add_argument(
         "--min-frames",

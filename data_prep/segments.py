@@ -26,6 +26,7 @@ from coordtok.video.source import (
     resize_and_crop,
 )
 from coordtok.video.threads import map_in_order
+from data_prep.held_out import train_frames
 from data_prep.options import BuildOptions
 from data_prep.work import Segment, VideoRecord, WorkFolder
 
@@ -38,11 +39,12 @@ Report = Callable[[int], None]  # called with the number of frames just stored
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One video to store; `threads` may work on it."""
+    """One video to store; `threads` may work on it. by_time: its end is to be held out."""
 
     video: Video
     options: BuildOptions
     threads: int
+    by_time: bool = False
 
     @property
     def name(self) -> str:
@@ -74,6 +76,7 @@ def _store_segments(work: WorkFolder, task: VideoTask, report: Report) -> VideoR
     """Raises UnreadableVideo, and leaves no segment."""
     options = task.options
     source = open_video(task.video.path, task.threads, options.keep_damaged)
+    held_out_from = _held_out_from(source, options) if task.by_time else None
     begun: list[str] = []
 
     def store(segment: tuple[int, Frames]) -> Segment:
@@ -81,9 +84,10 @@ def _store_segments(work: WorkFolder, task: VideoTask, report: Report) -> VideoR
         begun.append(segment_key(task.name, start))
         return _store(work, begun[-1], options, start, frames, source.fps)
 
+    cut_up = _segments(source, options, held_out_from)
     segments: list[Segment] = []
     try:
-        for segment in map_in_order(store, _segments(source, task), task.threads, _ahead(task)):
+        for segment in map_in_order(store, cut_up, task.threads, _ahead(task)):
             segments.append(segment)
             report(segment.frames)
         _check_length(segments, options)
@@ -92,7 +96,19 @@ def _store_segments(work: WorkFolder, task: VideoTask, report: Report) -> VideoR
             work.segment(key).unlink(missing_ok=True)
         raise
     fps = float(options.fps or source.fps)
-    return VideoRecord(task.name, fps, tuple(segments), damage=source.damage)
+    return VideoRecord(task.name, fps, tuple(segments), None, source.damage, held_out_from)
+
+
+def _held_out_from(source: SourceVideo, options: BuildOptions) -> int | None:
+    """The first frame that is held out; None for a video that is too short."""
+    assert options.val_fraction is not None
+    first, end = options.frames
+    count = source.count()
+    if options.fps is not None:
+        count = int(count * options.fps / source.fps)
+    frames = min(count, count if end is None else end) - first
+    kept = train_frames(frames, options.val_fraction, options.clip_frames)
+    return None if kept is None else first + kept
 
 
 def _ahead(task: VideoTask) -> int:
@@ -126,20 +142,21 @@ def squared_errors(stored: Frames, wanted: Frames) -> tuple[int, int]:
     return rgb, luma
 
 
-def _segments(source: SourceVideo, task: VideoTask) -> Iterator[tuple[int, Frames]]:
-    """(first frame in the source, frames) of every segment."""
-    options = task.options
+def _segments(
+    source: SourceVideo, options: BuildOptions, held_out_from: int | None
+) -> Iterator[tuple[int, Frames]]:
+    """(first frame in the source, frames) of every segment; none goes over `held_out_from`."""
 
     def resize(picture: Picture) -> Picture:
         return resize_and_crop(picture, options.height, options.width, options.resample)
 
-    first, end = options.frames
-    chosen = islice(source.frames(options.fps, resize), first, end)
+    at, end = options.frames
+    pictures = islice(source.frames(options.fps, resize), at, end)
     clip = options.clip_frames
-    at = first
-    for frames in cut(chosen, clip * options.clips_per_segment, clip):
-        yield at, frames
-        at += len(frames)
+    for count in (None,) if held_out_from is None else (held_out_from - at, None):
+        for frames in cut(islice(pictures, count), clip * options.clips_per_segment, clip):
+            yield at, frames
+            at += len(frames)
 
 
 def _store(

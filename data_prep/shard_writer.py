@@ -19,10 +19,12 @@ from data_prep.work import WorkFolder
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to write into `output`; `extension` is that of the encoded frames."""
+    """One shard to write into `folder`, of the build into `output`; `extension` is that of the
+    encoded frames."""
 
     shard: PlannedShard
     output: str
+    folder: str
     extension: str
 
 
@@ -33,7 +35,7 @@ def write_shard(task: ShardTask, report: Report) -> ShardEntry:
         DataError: the disk is full, or segments are missing.
     """
     work = WorkFolder(Path(task.output))
-    path = Path(task.output) / task.shard.name
+    path = Path(task.folder) / task.shard.name
     if not path.exists():
         with whole_file(path) as file:
             write_tar(file, _members(work, task))

@@ -39,7 +39,11 @@ from coordtok.video.codec import (
     check_size,
     decode_frames,
     decode_raw,
+    h264_settings,
 )
+from data_prep.held_out import TRAIN, VAL
+
+_CLIP_FRAMES = 128
 
 
 @dataclass
@@ -76,8 +80,11 @@ def verify(folder: Path, decode: str, report: Report) -> ShardIndex | None:
     return index
 
 
-def write_index(folder: Path, clip_frames: int, fps: float | None, lanes: int | None) -> ShardIndex:
-    """Index the tars of a folder, wherever they were made.
+def write_index(
+    folder: Path, clip_frames: int | None, fps: float | None, lanes: int | None
+) -> ShardIndex:
+    """Index the tars of a folder, wherever they were made. What is not given, and how they were
+    encoded, is as in the index that is there, so that an index of the same tars stays the same.
 
     Raises:
         DataError: a tar is damaged or badly named, there is none, or no sample in any can be read.
@@ -92,12 +99,26 @@ def write_index(folder: Path, clip_frames: int, fps: float | None, lanes: int | 
         shards = tuple(index_tar(path) for path in bar)
     codec, (height, width) = _codec_and_size(folder, shards)
     counts = [len(shard.samples) for shard in shards]
+    if (former := _former_index(folder)) is not None:
+        clip_frames, fps = clip_frames or former.video.frames, fps or former.video.fps
+        if former.codec["name"] == codec["name"]:
+            codec = dict(former.codec)
+        if lanes is None and former.lanes <= len(shards):
+            lanes = former.lanes
     chosen = even_lanes(counts) if lanes is None else lanes
     if not 1 <= chosen <= len(shards):
         raise DataError(f"--lanes {chosen}: it must be within 1 and the {len(shards)} shards")
-    index = ShardIndex(VideoSpec(clip_frames, height, width, fps), codec, chosen, shards)
+    video = VideoSpec(clip_frames or _CLIP_FRAMES, height, width, fps)
+    index = ShardIndex(video, codec, chosen, shards)
     write_whole(folder / INDEX_NAME, index.to_json().encode())
     return index
+
+
+def _former_index(folder: Path) -> ShardIndex | None:
+    try:
+        return ShardIndex.from_json(_index_text(folder), INDEX_NAME)
+    except DataError:
+        return None
 
 
 def _index_text(folder: Path) -> str:
@@ -192,7 +213,9 @@ def _codec_and_size(
                 frames, extension = _decode(folder / shard.name, sample, 1)
             except UnreadableVideo:
                 continue
-            codec = {"name": "raw" if extension == "npy" else "h264"}
+            codec = {"name": "raw"}
+            if extension != "npy":
+                codec = {"name": "h264", **h264_settings(_read(folder / shard.name, sample, "mp4"))}
             return codec, (frames.shape[1], frames.shape[2])
     raise DataError(
         f"no .tar in {folder} holds a readable sample: KEY.mp4 or KEY.npy (latents are indexed by "
@@ -206,7 +229,9 @@ def parser() -> Parser:
         "Prints a line for each problem; exit code 0: none, 1: some, 2: wrong usage.",
         prog="python -m data_prep.verify_shards",
     )
-    parser.add_argument("folder", metavar="DIR", help="folder of shards")
+    parser.add_argument(
+        "folder", metavar="DIR", help="folder of shards, or of the folders train and val of such"
+    )
     parser.add_argument(
         "--decode",
         choices=("none", "one", "all"),
@@ -222,15 +247,14 @@ def parser() -> Parser:
     new.add_argument(
         "--clip-frames",
         type=up_to(MOST_ALONG_AXIS, 1),
-        default=128,
-        help="frames of a training clip (default 128)",
+        help=f"frames of a training clip (default: as in the index there is, else {_CLIP_FRAMES})",
     )
-    new.add_argument("--fps", type=float, help="to record; by default as in the sources")
+    new.add_argument("--fps", type=float, help="to record (default: as in the index there is)")
     new.add_argument(
         "--lanes",
         type=up_to(MOST_LANES),
-        help="streams the data is dealt to; ranks must divide it (default: the largest divisor of "
-        "96 whose lanes are even within 10 %%)",
+        help="streams the data is dealt to; ranks must divide it (default: as in the index there "
+        "is, else the largest divisor of 96 whose lanes are even within 10 %%)",
     )
     return parser
 
@@ -242,13 +266,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(asked.folder)
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: check the path")
-    if asked.write_index:
-        write_index(folder, asked.clip_frames, asked.fps, asked.lanes)
-    report = Report()
-    index = verify(folder, asked.decode, report)
-    if index is not None:
-        _tell(folder, index, report)
-    return 1 if report.problems else 0
+    problems = 0
+    for part in _parts(folder):
+        if asked.write_index:
+            write_index(part, asked.clip_frames, asked.fps, asked.lanes)
+        report = Report()
+        index = verify(part, asked.decode, report)
+        if index is not None:
+            _tell(part, index, report)
+        problems += report.problems
+    return 1 if problems else 0
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folder itself, or those in it where a part of the data is held out."""
+    parts = [part for part in (folder / TRAIN, folder / VAL) if any(part.glob("*.tar"))]
+    return [folder] if any(folder.glob("*.tar")) or not parts else parts
 
 
 def _even_out(index: ShardIndex) -> str:

@@ -34,14 +34,22 @@ class Segment:
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """What became of a video: its segments, or why it was left out; `damage` is why it ends too
-    early, where that was kept."""
+    """What became of a video: its segments, or why it was left out.
+
+    damage: why it ends too early, where that was kept. held_out_from: the first of its frames that
+    is held out, where that is decided by time.
+    """
 
     name: str
     fps: float
     segments: tuple[Segment, ...]
     failure: str | None = None
     damage: str | None = None
+    held_out_from: int | None = None
+
+    @property
+    def frames(self) -> int:
+        return sum(segment.frames for segment in self.segments)
 
 
 class WorkFolder:

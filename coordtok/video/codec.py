@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
+from typing import Any
 
 import av
 import numpy as np
@@ -37,6 +38,7 @@ _FRAME_TABLE = re.compile(rb"(?:stsz.{8}|trun.{4})(.{4})", re.DOTALL)
 _MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
 _MOST_PIXELS = 1 << 26
 """Of a stored picture (8192 x 8192): the decoder makes room for several before one can be seen."""
+_X264_SETTINGS = re.compile(rb"x264 - core [^\0]* keyint=(?P<gop>\d+) [^\0]* crf=(?P<crf>\d+\.\d+)")
 _LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
 
 
@@ -94,6 +96,16 @@ def count_frames(data: bytes) -> int:
     """Number of frames of an encoded video, by counting packets: nothing is decoded."""
     with _parsing("readable video"), _open(data) as container:
         return len(_packets(container))
+
+
+def h264_settings(data: bytes) -> dict[str, Any]:
+    """How an encoded video was made, as far as it tells: `pixel_format`, and `crf` (to a tenth) and
+    `gop` where x264 wrote down its settings."""
+    with _parsing("readable video"), _open(data) as container:
+        told: dict[str, Any] = {"pixel_format": container.streams.video[0].pix_fmt}
+    if settings := _X264_SETTINGS.search(data):
+        told |= {"crf": float(settings["crf"]), "gop": int(settings["gop"])}
+    return told
 
 
 def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:

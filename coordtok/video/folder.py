@@ -1,12 +1,14 @@
 """Which files of a folder are videos, and what their places in it say of them.
 
-Nothing is opened. Names may be of any bytes; links to folders are followed, each folder once.
+Names may be of any bytes; links to folders are followed, each folder once.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from coordtok.video.source import why_no_video
 
 _SUFFIXES = """
 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe
@@ -27,22 +29,24 @@ class Video:
 
 
 def find_videos(
-    root: Path, without: Path | None = None, split: str | None = None
-) -> tuple[list[Video], list[str]]:
-    """The videos below `root`, and the names of files that no one would take for videos.
+    root: Path, without: Path | None = None, split: str | None = None, probe: bool = False
+) -> tuple[list[Video], list[tuple[str, str]]]:
+    """The videos below `root`, and the other files with the reasons why they are none.
 
     The first folder on the way to a video is its class; classes are numbered by their names.
 
     Args:
         without: a folder below `root` that is left out.
         split: recorded with every video.
+        probe: open the files whose names are not those of videos, and take the videos among them.
     """
     paths, ignored = [], []
     for path in files_below(root, without):
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
+        reason = _why_ignored(path, probe)
+        if reason is None:
             paths.append(path.relative_to(root))
         else:
-            ignored.append(printable(path.relative_to(root)))
+            ignored.append((printable(path.relative_to(root)), reason))
     names = sorted({printable(each.parts[0]) for each in paths if len(each.parts) > 1})
     classes = {name: number for number, name in enumerate(names)}
     videos = []
@@ -51,6 +55,14 @@ def find_videos(
         label = classes.get(name or "")
         videos.append(Video(str(root / each), printable(each), label, name, split))
     return videos, ignored
+
+
+def _why_ignored(path: Path, probe: bool) -> str | None:
+    if path.name.startswith("."):
+        return "a hidden file"
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return None
+    return why_no_video(path) if probe else "no video by its name"
 
 
 def files_below(root: Path, without: Path | None = None) -> Iterator[Path]:

@@ -95,7 +95,19 @@ class SourceVideo:
 
     def survey(self) -> tuple[int, list[Anchor]]:
         """The number of frames and where `window` may begin to decode, from decoding all of it;
-        raises as `frames`."""
+        raises as `frames`, but that damage which threads find is looked at again on one."""
+        try:
+            return self._survey()
+        except DamageInThreads:
+            return SourceVideo(self.path, 1, self.keep_damaged)._survey()
+
+    def count(self) -> int:
+        """About the number of frames, from the packets: nothing is decoded."""
+        with self._open() as container:
+            packets = container.demux(container.streams.video[0])
+            return sum(_time(packet) is not None for packet in packets)
+
+    def _survey(self) -> tuple[int, list[Anchor]]:
         count, latest = 0, -math.inf
         anchors: list[Anchor] = []
         for count, (frame, _) in enumerate(self._decode(), 1):

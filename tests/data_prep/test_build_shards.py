@@ -111,13 +111,19 @@ def test_a_finished_build_says_so(built, run_build, some_videos):
     assert shard_bytes(built[0]) == before
 
 
-def test_a_folder_built_when_lanes_were_96_by_default_is_finished(tmp_path, built, some_videos):
+def test_a_folder_built_before_lanes_were_even_by_default_is_finished(tmp_path, built, some_videos):
     folder = shutil.copytree(built[0], tmp_path / "out")
     record = json.loads((folder / "build.json").read_text())
     record["settings"]["lanes"] = 96
+    (part,) = record["summary"].pop("parts").values()
+    for name in ("short", "damaged", "named"):
+        del record["summary"][name]
+    record["summary"].update(part)
     (folder / "build.json").write_text(json.dumps(record))
     made = replace(built[2], output=str(folder))
-    assert build(made, LOCAL)[1]
+    finished, before = build(made, LOCAL)
+    assert before
+    assert finished.parts == built[1].parts
     with pytest.raises(ConfigError, match="lanes 96, not 3"):
         build(replace(made, lanes=3), LOCAL)
 
@@ -146,7 +152,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, options, some_videos):
 def test_raw_keeps_every_pixel(tmp_path, options, some_videos):
     summary, _ = build(options(some_videos / "cats", tmp_path / "out", codec="raw"), LOCAL)
     assert summary.psnr_rgb is None
-    assert "exactly" in summary.text(tmp_path)
+    assert "exactly" in summary.text(tmp_path, 8)
     for sample in read_samples(tmp_path / "out"):
         info = json.loads(sample["json"])
         stored = np.load(io.BytesIO(sample["npy"]))
@@ -203,10 +209,31 @@ def test_bad_videos_are_counted_and_named(tmp_path, bad_files, options):
     assert "moving picture" in left_out["sound.mp4"]
     assert all(reason and "\n" not in reason for reason in left_out.values())
     assert (summary.videos, summary.failures) == (7, 5)
-    assert "left out: 5" in summary.text(tmp_path)
+    told = summary.text(tmp_path, 8)
+    assert all(f"{name}: {reason}" in told for name, reason in left_out.items())
+    assert "uneven.mp4: 6 frames" in told
     sources = {json.loads(sample["json"])["source"] for sample in read_samples(tmp_path / "out")}
     assert len(sources) == 7
     assert "caf\\xe9.mp4" in sources
+
+
+def test_files_are_told_by_their_contents_and_those_ignored_are_named(
+    tmp_path, write_video, write_sound, options
+):
+    write_video(tmp_path / "in/game.swf", 9, container="flv", codec="flv1", pixel_format="yuv420p")
+    write_video(tmp_path / "in/cats/a.mp4", 9)
+    write_sound(tmp_path / "in/music/song.m4a")
+    (tmp_path / "in/.hidden").touch()
+    summary, _ = build(options(tmp_path / "in", tmp_path / "out"), LOCAL)
+    infos = [json.loads(sample["json"]) for sample in read_samples(tmp_path / "out")]
+    assert sorted((each["source"], each["class"]) for each in infos) == [
+        ("cats/a.mp4", 0),
+        ("game.swf", None),
+    ]
+    named = {".hidden": "a hidden file", "music/song.m4a": "no moving picture in it, only sound"}
+    for name, reason in named.items():
+        assert failures(tmp_path / "out")[name].startswith(reason)
+        assert f"{name}: {reason}" in summary.text(tmp_path, 8)
 
 
 def test_what_comes_before_a_damage_can_be_kept(tmp_path, write_video, options):
@@ -218,7 +245,8 @@ def test_what_comes_before_a_damage_can_be_kept(tmp_path, write_video, options):
     for workers in (1, 4):
         made = options(tmp_path / "in", tmp_path / f"kept{workers}", keep_damaged=True)
         summary, _ = build(made, RunOptions(workers, "local", None))
-        assert summary.videos == 2
+        assert (summary.videos, summary.damaged) == (2, 1)
+        assert "film.mkv: cut off: " in summary.text(tmp_path, 8)
         assert 29 < summary.frames < 49
     assert shard_bytes(tmp_path / "kept1") == shard_bytes(tmp_path / "kept4")
 

@@ -27,7 +27,9 @@ def test_class_folders_at_any_depth(tmp_path, options):
         ("b/1.mp4", 1, "b"),
         ("top.mp4", None, None),
     ]
-    assert found.ignored == 1
+    ((name, reason),) = found.ignored
+    assert name == "a/notes.txt"
+    assert "no format" in reason
 
 
 def test_a_flat_folder_has_no_classes(tmp_path, options):
