@@ -40,7 +40,8 @@ class TrainingError(UserError):
 
 def from_system(error: OSError) -> UserError:
     """What the operating system refused, where no reader or writer has words of its own for it."""
-    subject = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    named = isinstance(error.filename, (str, bytes))
+    subject = f"{os.fsdecode(error.filename)}: " if named else ""
     reason = error.strerror or str(error) or type(error).__name__
     return DataError(f"{subject}{reason}; {_FIXES.get(error.errno or 0, _OTHER_FIX)}")
 

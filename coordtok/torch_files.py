@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from coordtok.errors import one_line
+from coordtok.storage.files import open_regular
 
 
 class WantsToRun(ValueError):
@@ -29,11 +30,12 @@ def load_weights_only(path: Path, also: Sequence[type] = ()) -> Any:
     else. Tensors stay on disk until they are used, where the file's format allows.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
         WantsToRun: it needs more than that.
         ValueError: it is damaged, or no file of torch.save.
     """
     try:
+        open_regular(path).close()
         is_zip = _is_stored_zip(path)
         # The warning is of the pickle's version, beside which the error says all there is to say.
         with torch.serialization.safe_globals([*also]), warnings.catch_warnings():

@@ -5,12 +5,14 @@ returned as a failure, so that it is counted and named like a video that cannot 
 """
 
 import csv
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coordtok.errors import ConfigError, DataError
+from coordtok.storage.files import MOST_TEXT_BYTES, read_whole
 from coordtok.video.folder import Video, files_below, find_videos, printable
 from data_prep.options import BuildOptions
 
@@ -142,24 +144,28 @@ def _folder(path: str) -> Path:
 def _lines(path: Path) -> list[str]:
     """Lines of a text file that are not empty; entries end with NUL where it holds one."""
     try:
-        text = os.fsdecode(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+        text = os.fsdecode(read_whole(path, MOST_TEXT_BYTES))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {_reason(error)}") from None
     entries = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
     return [entry for entry in entries if entry.strip()]
 
 
 def _csv_rows(path: Path) -> list[dict[str, str]]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+        text = read_whole(path, MOST_TEXT_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+        columns = reader.fieldnames or []
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {_reason(error)}") from None
     if "youtube_id" not in columns:
         raise DataError(f"{path} has the columns {', '.join(columns)}: youtube_id is missing")
     return rows
+
+
+def _reason(error: Exception) -> object:
+    return getattr(error, "strerror", None) or error
 
 
 def _kinetics_stems(row: dict[str, str]) -> list[str]:

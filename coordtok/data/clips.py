@@ -24,6 +24,7 @@ import numpy as np
 from coordtok.data.index import SampleEntry, ShardIndex
 from coordtok.data.order import draw_start, sample_rng
 from coordtok.errors import ConfigError, DataError
+from coordtok.storage.files import MOST_TEXT_BYTES, read_whole
 
 COLUMNS = ("shard", "key", "start", "frames")
 ALL = "all"
@@ -230,10 +231,10 @@ def _share(windows: np.ndarray, order: np.ndarray, number: int) -> np.ndarray:
 def _rows(path: Path) -> Sequence[dict[str, str]]:
     try:
         # "-sig": spreadsheets put a mark before the first name.
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_whole(path, MOST_TEXT_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"{path} cannot be read as a list of clips ({reason}); name the clips.csv of an "

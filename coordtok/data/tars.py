@@ -19,6 +19,7 @@ from coordtok.data.index import SampleEntry, ShardEntry
 from coordtok.data.sums import sums_of
 from coordtok.errors import DataError, one_line
 from coordtok.storage.checksums import sha256_of_rest
+from coordtok.storage.files import open_regular
 from coordtok.storage.json_files import parse_json
 from coordtok.video.codec import UnreadableVideo, count_frames, raw_layout
 
@@ -59,14 +60,13 @@ def read_members(path: Path) -> list[Member]:
         DataError: not a tar, or cut short.
     """
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             found = [Member(each.name, each.offset_data, each.size) for each in tar if each.isreg()]
             end = tar.offset
+            file.seek(end)
+            mark = file.read(tarfile.BLOCKSIZE)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{path.name} is not a whole tar: {one_line(error)}") from None
-    with open(path, "rb") as file:
-        file.seek(end)
-        mark = file.read(tarfile.BLOCKSIZE)
     if mark != _END_MARK:
         raise DataError(f"{path.name} is cut short or damaged at byte {end}: no tar header there")
     return found

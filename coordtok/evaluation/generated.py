@@ -26,10 +26,11 @@ from coordtok.evaluation.over_ranks import each_batch, merge_features
 from coordtok.evaluation.report import definitions, describe_clips, describe_shards
 from coordtok.evaluation.results import CLIPS, write_report
 from coordtok.pretrained.read import usable_device
-from coordtok.storage.files import check_new, whole_folder
+from coordtok.storage.files import check_new, read_whole, whole_folder
 from coordtok.video.codec import UnreadableVideo, decode_frames
 
 SUFFIX = ".mp4"
+MOST_VIDEO_BYTES = 1 << 30  # of a generated video
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class VideoReader:
     def _read(self, path: Path) -> np.ndarray:
         frames, *size = self._size
         try:
-            return decode_frames(path.read_bytes(), 0, frames, (size[0], size[1]))
-        except (UnreadableVideo, OSError) as error:
+            return decode_frames(read_whole(path, MOST_VIDEO_BYTES), 0, frames, (size[0], size[1]))
+        except (UnreadableVideo, OSError, ValueError) as error:
             raise DataError(
                 f"{path}: {error}; generate it again, or compare with shards of its size and with "
                 "fewer --fvd-frames"

@@ -27,7 +27,7 @@ from coordtok.geometry.latent import Size3
 from coordtok.geometry.patches import patchify, unpatchify
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.linear_path import principal_components
-from coordtok.storage.files import write_whole
+from coordtok.storage.files import open_regular, write_whole
 
 TUBELET = (16, 16, 16)
 MOST_TUBELETS = 8192
@@ -173,7 +173,7 @@ def _collect(clips: Iterable[torch.Tensor], tubelet: Size3) -> torch.Tensor:
 
 def _read(path: Path) -> LinearCodec:
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_regular(path), safe_open(path, framework="pt") as file:
             frames, height, width = map(int, (file.metadata() or {})["tubelet"].split(","))
             mean_P, basis_KP = file.get_tensor("mean"), file.get_tensor("basis")
         if basis_KP.shape != (len(basis_KP), frames * height * width * 3):

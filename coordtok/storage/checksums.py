@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from coordtok.storage.files import open_regular
+
 _CHUNK = 1 << 22
 
 
@@ -22,7 +24,7 @@ def sha256_of_file(path: Path, *, sync: bool = False) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if sync:
             os.fsync(file.fileno())
         return sha256_of_rest(file)

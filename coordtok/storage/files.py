@@ -12,14 +12,21 @@ from typing import BinaryIO
 
 from coordtok.errors import DataError
 
+MOST_TEXT_BYTES = 1 << 28
+"""Of a list or a log that people write or read."""
+
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file to read; an OSError where it is a pipe or a device, which may have no end."""
-    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe waits for its writer
 
 
 def read_whole(path: Path, most: int) -> bytes:

@@ -85,7 +85,7 @@ def signed_lock(path: Path, patience_s: float) -> Iterator[None]:
 
 def signature(path: Path) -> str:
     """Who holds the lock file `path`, in words; empty if it is free or not there."""
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def committed(folder: Path) -> list[Path]:
     latest = folder / LATEST
     if not latest.is_file():
         return []
-    newest = latest.read_text(encoding="utf-8").strip()
+    newest = latest.read_text(encoding="utf-8", errors="replace").strip()
     found = (path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
     return sorted((path for path in found if path.name <= newest), reverse=True)
 

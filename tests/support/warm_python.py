@@ -150,6 +150,9 @@ def _become(request: dict[str, Any], stdout: int, stderr: int, status: int) -> l
     os.close(stdout)
     if stderr != stdout:
         os.close(stderr)
+    # As an interpreter makes them: those of the parent know what it was started with.
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -12,6 +12,7 @@ from coordtok.errors import CheckpointError
 from coordtok.geometry.latent import LatentShape
 from coordtok.geometry.planes import Planes, planes_of
 from coordtok.pretrained.official.layout import THEIR_PLANES
+from coordtok.storage.files import MOST_TEXT_BYTES, read_whole
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LOG_NAME = "log.txt"
@@ -26,12 +27,13 @@ def read_statistics(log: Path, latent: LatentShape) -> LatentStatistics:
         CheckpointError: no such file, or what it lacks.
     """
     try:
-        text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
+        content = read_whole(log, MOST_TEXT_BYTES).decode(errors="replace")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"cannot read {log}: {error.strerror}; --log is the {LOG_NAME} beside the authors' "
-            "checkpoints"
+            f"cannot read {log}: {reason}; --log is the {LOG_NAME} beside the authors' checkpoints"
         ) from None
+    text = _COLOUR.sub("", content)
 
     def all_planes(kind: str) -> Planes:
         pairs = zip(THEIR_PLANES, latent.planes)
