@@ -11,6 +11,7 @@ before a path or a URL is made of it.
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -23,11 +24,21 @@ from coordtok.storage.json_files import parse_json
 INDEX_NAME = "index.json"
 MOST_INDEX_BYTES = 1 << 29
 """Some four million samples; each takes ten times as much memory once it is read."""
+MOST_FILE_BYTES = 1 << 30
+"""Of a sample's file that is read at once; segments of a few clips have a thousandth of it."""
+MOST_INFO_BYTES = 1 << 24
+"""Of a KEY.json."""
+MOST_FRAMES = 1 << 24
+"""Of a sample: three days at 60 per second. Of a video every frame is looked at where all are."""
+_MOST_SHARD_BYTES = 1 << 40
+"""A stream that cannot jump is read past all of it."""
+_MOST_SIDE = 1 << 14
+"""Of a frame, in pixels: as large as H.264 knows it."""
 INDEX_VERSION = 1
 DEFAULT_LANES = 96
 MOST_FPS = 1e6
 MOST_LANES = 100_000
-SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar", re.ASCII)
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}\.tar", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 CHECKSUMS = "crc32"
 WRITE_INDEX = "make it anew: python -m data_prep.verify_shards DIR --write-index"
@@ -202,9 +213,9 @@ def _digest(stored: Mapping[str, Any]) -> str:
 def _index(stored: Mapping[str, Any]) -> ShardIndex:
     video = stored["video"]
     spec = VideoSpec(
-        frames=_count(video["frames"], "video.frames", 1),
-        height=_count(video["height"], "video.height", 1),
-        width=_count(video["width"], "video.width", 1),
+        frames=_count(video["frames"], "video.frames", 1, MOST_FRAMES),
+        height=_count(video["height"], "video.height", 1, _MOST_SIDE),
+        width=_count(video["width"], "video.width", 1, _MOST_SIDE),
         fps=_rate(video["fps"]),
     )
     codec = stored["codec"]
@@ -230,13 +241,15 @@ def shard_from_dict(stored: Mapping[str, Any], checksums: Any = None) -> ShardEn
     what is wrong."""
     name = _text(stored["name"], "a shard's name")
     if not SHARD_NAME.fullmatch(name):
-        raise ValueError(f"shard name {name!r} is not letters, digits, '.', '_', '-' and .tar")
-    size = _count(stored["bytes"], f"bytes of {name}", 0)
+        raise ValueError(
+            f"shard name {reprlib.repr(name)} is not letters, digits, '.', '_', '-' and .tar"
+        )
+    size = _count(stored["bytes"], f"bytes of {name}", 0, _MOST_SHARD_BYTES)
     sha256 = _text(stored["sha256"], f"sha256 of {name}")
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"sha256 of {name} is not 64 hexadecimal digits")
     if unknown := stored.keys() - _SHARD_FIELDS:  # they would count in the fingerprint
-        raise ValueError(f"{name} has the unknown field {min(unknown)!r}")
+        raise ValueError(f"{name} has the unknown field {reprlib.repr(min(unknown))}")
     listed = _list(stored["samples"], name)
     sums = [{}] * len(listed) if checksums is None else _list(checksums, f"checksums of {name}")
     if len(sums) != len(listed):
@@ -249,14 +262,17 @@ def shard_from_dict(stored: Mapping[str, Any], checksums: Any = None) -> ShardEn
 
 def _sample(stored: Any, checksums: Any, shard_bytes: int, shard: str) -> SampleEntry:
     key, frames, files = _list(stored, f"a sample of {shard}")
-    key, frames = _text(key, f"a key of {shard}"), _count(frames, f"frames in {shard}")
+    key = _text(key, f"a key of {shard}")
     if not isinstance(files, dict) or not files:
         raise ValueError(f"a sample of {shard} has no files")
     places = {ext: _place(place, shard_bytes, shard) for ext, place in files.items()}
+    # There is no frame of less than a byte.
+    most_frames = min(MOST_FRAMES, sum(size for _, size in places.values()))
+    frames = _count(frames, f"frames in {shard}", 0, most_frames)
     if not isinstance(checksums, dict) or not checksums.keys() <= places.keys():
-        raise ValueError(f"the checksums of {key!r} in {shard} are of other files")
+        raise ValueError(f"the checksums of {reprlib.repr(key)} in {shard} are of other files")
     sums = {
-        ext: sums_from_json(value, places[ext][1], f"{key}.{ext} in {shard}")
+        ext: sums_from_json(value, places[ext][1], f"a .{ext} of {shard}")
         for ext, value in checksums.items()
     }
     return SampleEntry(key, frames, places, sums)
@@ -270,15 +286,17 @@ def _place(stored: Any, shard_bytes: int, shard: str) -> tuple[int, int]:
     return place
 
 
-def _count(value: Any, what: str, least: int = 0) -> int:
+def _count(value: Any, what: str, least: int = 0, most: int | None = None) -> int:
     if type(value) is not int or value < least:
-        raise ValueError(f"{what} is {value!r}, not an integer >= {least}")
+        raise ValueError(f"{what} is {reprlib.repr(value)}, not an integer >= {least}")
+    if most is not None and value > most:
+        raise ValueError(f"{what} is {value}, more than {most}")
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{what} is {value!r}, not a text")
+        raise ValueError(f"{what} is {reprlib.repr(value)}, not a text")
     return value
 
 

@@ -9,7 +9,7 @@ tar, and then nothing it says can be trusted.
 import tarfile
 from collections.abc import Callable
 
-from coordtok.data.index import WRITE_INDEX, SampleEntry, ShardEntry
+from coordtok.data.index import MOST_FILE_BYTES, WRITE_INDEX, SampleEntry, ShardEntry
 from coordtok.data.sums import difference
 from coordtok.errors import DataError
 from coordtok.storage.local import LocalStore
@@ -37,11 +37,14 @@ class StoredSample:
         """`size` bytes of the file KEY.`ext` from `offset` on; all that follow by default.
 
         Raises:
-            UnreadableSample: the file is damaged, or shorter than that.
+            UnreadableSample: the file is damaged, shorter than that, or too large to be read.
             DataError: its store cannot be read, or the index describes another tar.
         """
         total = self.entry.files[ext][1]
-        buffer = bytearray(max(total - offset, 0) if size is None else size)
+        wanted = max(total - offset, 0) if size is None else size
+        if wanted > MOST_FILE_BYTES:
+            raise UnreadableSample(f".{ext} has {wanted} bytes, more than {MOST_FILE_BYTES}")
+        buffer = bytearray(wanted)
         self.read_into(ext, offset, memoryview(buffer))
         return bytes(buffer)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from coordtok.config.models import NO_LABEL
-from coordtok.data.index import MOST_FPS, ShardIndex
+from coordtok.data.index import MOST_FPS, MOST_INFO_BYTES, ShardIndex
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.order import Cursor
 from coordtok.errors import one_line
@@ -79,6 +79,9 @@ def read_info(sample: StoredSample) -> dict[str, Any]:
     """
     if "json" not in sample.entry.files:
         return {}
+    size = sample.entry.files["json"][1]
+    if size > MOST_INFO_BYTES:
+        raise UnreadableSample(f"its .json has {size} bytes, more than {MOST_INFO_BYTES}")
     try:
         info = parse_json(sample.read("json"), any_number=True)
     except ValueError as error:

@@ -6,7 +6,7 @@ memory until its turn. What is not wanted is read past without being looked at.
 
 from collections.abc import Iterable
 
-from coordtok.data.index import WRITE_INDEX, SampleEntry, ShardEntry
+from coordtok.data.index import MOST_FILE_BYTES, WRITE_INDEX, SampleEntry, ShardEntry
 from coordtok.data.member import (
     HEADER_BYTES,
     Retry,
@@ -115,7 +115,10 @@ def _read_member(
         raise DataError(f"{where}: {entry.key}.{ext} overlaps the file before it: {WRITE_INDEX}")
     stream.skip_to(offset)
     header = stream.read(HEADER_BYTES)
-    content = stream.read(entry.files[ext][1])
+    size = entry.files[ext][1]
+    if size > MOST_FILE_BYTES:
+        return UnreadableSample(f".{ext} has {size} bytes, more than {MOST_FILE_BYTES}")
+    content = stream.read(size)
     try:
         check_header(header, entry, ext, where)
     except (UnreadableSample, DataError) as error:

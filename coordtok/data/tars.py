@@ -10,12 +10,19 @@ positions, by which everything here is read.
 import io
 import math
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from coordtok.data.index import SampleEntry, ShardEntry
+from coordtok.data.index import (
+    MOST_FILE_BYTES,
+    MOST_FRAMES,
+    MOST_INFO_BYTES,
+    SampleEntry,
+    ShardEntry,
+)
 from coordtok.data.sums import sums_of
 from coordtok.errors import DataError, one_line
 from coordtok.storage.checksums import sha256_of_rest
@@ -26,7 +33,10 @@ from coordtok.video.codec import UnreadableVideo, count_frames, raw_layout
 VIDEO_EXTENSIONS = ("mp4", "npy")
 LATENT_EXTENSIONS = ("safetensors",)
 _END_MARK = bytes(tarfile.BLOCKSIZE)
-_MOST_FRAMES = 1 << 31
+_MOST_HEADER_BYTES = 1 << 20
+"""Of an extended header: names and dates of a file."""
+_MOST_MEMBERS = 1 << 18
+"""Of a shard: half a minute of reading headers."""
 
 
 class Member(NamedTuple):
@@ -60,16 +70,47 @@ def read_members(path: Path) -> list[Member]:
         DataError: not a tar, or cut short.
     """
     try:
-        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            found = [Member(each.name, each.offset_data, each.size) for each in tar if each.isreg()]
-            end = tar.offset
+        with open_regular(path) as file:
+            found, end = _members_of(file)
             file.seek(end)
             mark = file.read(tarfile.BLOCKSIZE)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path.name} is not a whole tar: {one_line(error)}") from None
+    except Exception as error:
+        reason = one_line(error) or type(error).__name__
+        raise DataError(f"{path.name} is not a whole tar: {reason}") from None
     if mark != _END_MARK:
         raise DataError(f"{path.name} is cut short or damaged at byte {end}: no tar header there")
     return found
+
+
+class _Headers:
+    """A file of which headers are read; `tarfile` believes the lengths that are stated of them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes, more than {_MOST_HEADER_BYTES}")
+        return self._file.read(size)
+
+
+def _members_of(file: BinaryIO) -> tuple[list[Member], int]:
+    """The members of a tar, and where its headers end. Those that are no plain sequence of bytes
+    (links, sparse files) or that no plain header describes are left out."""
+    found: list[Member] = []
+    headers = end = 0
+    with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
+        while (each := tar.next()) is not None:
+            if each.size < 0 or each.offset < end:
+                raise tarfile.ReadError(f"the header at byte {each.offset} points back")
+            end = each.offset_data
+            if each.isreg() and not each.issparse() and "size" not in each.pax_headers:
+                found.append(Member(each.name, each.offset_data, each.size))
+            if (headers := headers + 1) > _MOST_MEMBERS:
+                raise tarfile.ReadError(f"more than {_MOST_MEMBERS} files")
+            tar.members.clear()  # it keeps all of them
+        return found, tar.offset
 
 
 def index_tar(path: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS) -> ShardEntry:
@@ -82,14 +123,13 @@ def index_tar(path: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS) -> Shard
         DataError: not a whole tar, or two samples with one key.
     """
     members = read_members(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         samples = tuple(_samples(members, file, extensions))
         file.seek(0)
         sha256 = sha256_of_rest(file)
-    keys = [sample.key for sample in samples]
-    if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"{path.name} has two samples with the key {twice!r}: rename one")
+    for key, times in Counter(sample.key for sample in samples).items():
+        if times > 1:
+            raise DataError(f"{path.name} has {times} samples with the key {key!r}: rename one")
     return ShardEntry(path.name, path.stat().st_size, sha256, samples)
 
 
@@ -122,7 +162,7 @@ def _frames(
             shape, head = raw_layout(file.read(min(size, 4096)), size)
             raw = (head, math.prod(shape[1:])) if head + math.prod(shape) == size else None
             return shape[0], raw
-        return count_frames(file.read(size)), None
+        return count_frames(file.read(size)) if size <= MOST_FILE_BYTES else 0, None
     except UnreadableVideo:
         return 0, None
 
@@ -130,7 +170,7 @@ def _frames(
 def _told_frames(file: BinaryIO, offset: int, size: int) -> int:
     file.seek(offset)
     try:
-        frames = parse_json(file.read(size), any_number=True)["frames"]
+        frames = parse_json(file.read(min(size, MOST_INFO_BYTES)), any_number=True)["frames"]
     except (ValueError, KeyError, TypeError):
         return 0
-    return frames if type(frames) is int and 0 < frames <= _MOST_FRAMES else 0
+    return frames if type(frames) is int and 0 < frames <= MOST_FRAMES else 0

@@ -10,8 +10,8 @@ import pytest
 
 from coordtok.data.clip_reader import ClipReader
 from coordtok.data.clips import Clip
-from coordtok.data.index import CHECKSUMS, INDEX_NAME, VideoSpec
-from coordtok.data.member import UnreadableSample
+from coordtok.data.index import CHECKSUMS, INDEX_NAME, SampleEntry, VideoSpec
+from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.shards import load_index, open_shards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import DataError
@@ -22,7 +22,8 @@ from coordtok.video.codec import (
     encode_h264,
     encode_raw,
 )
-from tests.support.damaged_shards import flip_bit, flipped_bit
+from tests.campaign.damage import damage
+from tests.support.damaged_shards import flip_bit, flipped_bit, forge_index
 from tests.support.shards import write_tars
 
 FRAMES, HEIGHT, WIDTH = 8, 32, 48
@@ -124,6 +125,72 @@ def test_checksums_of_another_form_are_one_line(folder, sums):
     ) as error:
         load_index(str(folder))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.npy", "a.json"])
+def test_damaged_files_cost_no_more_than_their_sample(name):
+    """Those of an index without checksums, or of whoever made both."""
+    whole = {"a.mp4": mp4(5), "a.npy": encode_raw(video(7)), "a.json": b'{"class": 3, "fps": 24.0}'}
+    for seed in range(40):
+        files = {"npy": whole["a.npy"], name[2:]: damage(name, whole[name], Random(seed)).data}
+        if name == "a.mp4":
+            del files["npy"]
+
+        def read_into(ext, offset, buffer, files=files):
+            buffer[:] = files[ext][offset : offset + buffer.nbytes]
+
+        places = {ext: (512, len(content)) for ext, content in files.items()}
+        with suppress(UnreadableSample):
+            window = READ(StoredSample(SampleEntry("key", STORED, places), read_into), 3)
+            assert window["video"].shape == (FRAMES, HEIGHT, WIDTH, 3)
+            np.int64(window["label"])
+
+
+def put(*path_and_value):
+    *path, last, value = path_and_value
+
+    def change(stored):
+        for step in path:
+            stored = stored[step]
+        stored[last] = value
+
+    return change
+
+
+SAMPLE = ("shards", 0, "samples", 0)
+LIES = {
+    "a billion frames": put(*SAMPLE, 1, 10**9),
+    "more frames than bytes": put(*SAMPLE, 1, 10**6),
+    "a size of a terabyte": put(*SAMPLE, 2, "mp4", [512, 10**12]),
+    "an offset of a terabyte": put(*SAMPLE, 2, "mp4", [10**12, 512]),
+    "a shard of a petabyte": put("shards", 0, "bytes", 10**15),
+    "a shard and a file of a petabyte": lambda stored: stored["shards"][0].update(
+        bytes=10**15, samples=[["moving", 10, {"mp4": [512, 10**14]}]]
+    ),
+    "frames of a billion rows": put("video", "height", 10**9),
+    "clips of a billion frames": put("video", "frames", 10**9),
+    "a billion frames per second": put("video", "fps", 10**9),
+    "a billion lanes": put("lanes", 10**9),
+    "a name of a million letters": put("shards", 0, "name", "x" * 10**6 + ".tar"),
+    "a key of a million letters": put(*SAMPLE, 0, ["x" * 10**6]),
+    "numbers of 400 digits": put(*SAMPLE, 1, 10**400),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_lies_is_one_short_line(folder, lie):
+    forge_index(folder, LIES[lie])
+    with pytest.raises(DataError) as caught:
+        open_shards(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 600
+
+
+def test_a_number_without_end_in_an_index_is_one_line(folder):
+    path = folder / INDEX_NAME
+    path.write_text(path.read_text().replace(f", {STORED}, ", ", 1e400, ", 1))
+    with pytest.raises(DataError, match=r"index.json is not JSON \(it holds a number that is not"):
+        open_shards(str(folder))
 
 
 @pytest.mark.parametrize("seed", range(3))

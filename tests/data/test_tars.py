@@ -1,14 +1,19 @@
 import io
+import json
 import tarfile
+from contextlib import suppress
 from fractions import Fraction
+from random import Random
 
 import numpy as np
 import pytest
 
+from coordtok.data.index import checksums_of, shard_as_dict, shard_from_dict
 from coordtok.data.tars import index_tar, read_members, write_tar
 from coordtok.errors import DataError
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import encode_h264, encode_raw
+from tests.campaign.damage import damage
 
 
 def video(frames=5):
@@ -90,3 +95,93 @@ def test_a_damaged_header_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(DataError, match="damaged"):
         read_members(path)
+
+
+def header(name="a.mp4", size=0, kind=tarfile.REGTYPE, **fields):
+    """A header that says what it is told to, with a sum that is right."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = size.to_bytes(12, "big", signed=True) if size < 0 else bytes(12)
+    if size > 0:
+        block[124:136] = b"\x80" + size.to_bytes(11, "big")
+    for place, value in fields.items():
+        at = int(place[1:])
+        block[at : at + len(value)] = value
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:]))
+    return bytes(block)
+
+
+def pax(records, **fields):
+    lines = b""
+    for name, value in records.items():
+        line = f" {name}={value}\n".encode()
+        length = len(line) + len(str(len(line) + 2))
+        lines += str(length).encode() + line
+    padded = lines + bytes(-len(lines) % 512)
+    return header("x", len(lines), tarfile.XHDTYPE, **fields) + padded
+
+
+LYING = {
+    "a negative size": header(size=-512),
+    "a negative size back to the start": header(size=-1024) + header(size=-1024),
+    "a terabyte": header(size=10**12),
+    "all bits of a size": header(_124=b"\xff" * 12),
+    "a name of a terabyte": header("long", 10**12, tarfile.GNUTYPE_LONGNAME),
+    "an extended header of a terabyte": header("x", 10**12, tarfile.XHDTYPE),
+    "an extended header of 16 MB that is there": header("x", 1 << 24, tarfile.XHDTYPE)
+    + bytes(1 << 24),
+    "extended headers in one another": header("x", 0, tarfile.XHDTYPE) * 5000,
+    "long names of one another": header("x", 512, tarfile.GNUTYPE_LONGNAME) * 5000,
+    "GNU sparse": header(size=512, kind=tarfile.GNUTYPE_SPARSE, _482=b"\1", _483=b"7" * 11),
+    "pax sparse without end": pax({"GNU.sparse.major": 1, "GNU.sparse.minor": 0})
+    + header(size=512)
+    + b"999999999\n".ljust(512, b"0"),
+    "a pax size of a terabyte": pax({"size": 10**12}) + header(size=512) + bytes(512),
+    "a pax size of 5000 digits": pax({"size": "9" * 5000}) + header(size=512) + bytes(512),
+    "a negative pax size": pax({"size": -1024}) + header(size=512) + bytes(512),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LYING)
+def test_lengths_that_lie_are_one_line_or_left_out(tmp_path, lie):
+    path = tmp_path / "s.tar"
+    path.write_bytes(LYING[lie] + bytes(1024))
+    try:
+        members = read_members(path)
+    except DataError as error:
+        message = str(error)
+        assert message.startswith("s.tar ")
+        assert "\n" not in message
+    else:
+        assert [each for each in members if each.size] == []
+
+
+@pytest.mark.parametrize("sparse", [tarfile.GNUTYPE_SPARSE, None])
+def test_sparse_files_are_left_out(tmp_path, sparse):
+    """Their bytes are not the file: holes are left out of them."""
+    path = tmp_path / "s.tar"
+    name = b"7\0".rjust(12, b"0")
+    if sparse:
+        lie = header(size=7, kind=sparse, _386=name, _398=name, _483=b"00077777777")
+    else:
+        records = {"GNU.sparse.major": 1, "GNU.sparse.minor": 0, "GNU.sparse.realsize": 10**12}
+        lie = pax({**records, "GNU.sparse.name": "a.mp4"}) + header(size=512)
+    path.write_bytes(lie + b"1\n0\n7\n".ljust(512, b"\0") + header("b.mp4") + bytes(1024))
+    assert [each.name for each in read_members(path)] == ["b.mp4"]
+
+
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))]
+)
+def test_damaged_tars_are_one_line_or_an_index_that_can_be_read(tmp_path, seed):
+    rng = Random(seed)
+    members = [("a.mp4", mp4()), ("a.json", b"{}"), ("b.npy", encode_raw(video(3)))]
+    whole = make_tar(tmp_path / "s.tar", members).read_bytes()
+    for _ in range(25):
+        path = tmp_path / "s.tar"
+        path.write_bytes(damage("s.tar", whole, rng).data)
+        with suppress(DataError):
+            entry = index_tar(path)
+            stored = json.loads(json.dumps([shard_as_dict(entry), checksums_of(entry)]))
+            assert shard_from_dict(*stored) == entry

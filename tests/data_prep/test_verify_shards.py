@@ -75,7 +75,7 @@ def swap(folder):
 
 
 def lie_about_frames(folder):
-    forge_index(folder, lambda stored: stored["shards"][1]["samples"][0].__setitem__(1, 5000))
+    forge_index(folder, lambda stored: stored["shards"][1]["samples"][0].__setitem__(1, 50))
 
 
 def lie_about_places(folder):
