@@ -15,11 +15,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from coordtok.cli import exit_on_user_error
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
 from coordtok.errors import ConfigError, DataError
+from coordtok.progress import ProgressBar
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import remove_partial, write_whole
 from coordtok.storage.locks import sole_owner
@@ -196,8 +195,8 @@ def _write_index(
     write_whole(folder / INDEX_NAME, index.to_json().encode())
 
 
-def _bar(what: str, total: int, done: int) -> tqdm:
-    return tqdm(total=total, initial=done, desc=what, unit=f" {what}", bar_format=_BAR)
+def _bar(what: str, total: int, done: int) -> ProgressBar:
+    return ProgressBar(total=total, initial=done, desc=what, unit=f" {what}", bar_format=_BAR)
 
 
 def _from_here(path: Path) -> Path:

@@ -50,7 +50,7 @@ class BuildOptions:
     frames: tuple[int, int | None] = (0, None)
     min_frames: Annotated[int, Range(1, 1 << 31)] = MIN_FRAMES
     keep_damaged: bool = False
-    val_fraction: Annotated[float | None, Range(0.0001, 0.9999)] = None
+    val_fraction: Annotated[float | None, Range(above=0, below=1)] = None
     height: Annotated[int, Range(1, MOST_PIXELS)] = 128
     width: Annotated[int, Range(1, MOST_PIXELS)] = 128
     resample: str = "bicubic"

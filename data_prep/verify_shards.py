@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from coordtok.cli import Parser, exit_on_user_error, up_to
 from coordtok.config.models import MOST_ALONG_AXIS
 from coordtok.data.index import (
@@ -31,6 +29,7 @@ from coordtok.data.latents import EXTENSION, LatentSpec, is_latent, read_planes
 from coordtok.data.member import UnreadableSample
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, read_members
 from coordtok.errors import DataError, one_line
+from coordtok.progress import ProgressBar
 from coordtok.storage.files import write_whole
 from coordtok.storage.local import LocalStore
 from coordtok.video.codec import (
@@ -54,7 +53,7 @@ class Report:
 
     def problem(self, text: object) -> None:
         self.problems += 1
-        tqdm.write(f"problem: {one_line(text)}", file=sys.stdout)
+        ProgressBar.write(f"problem: {one_line(text)}", file=sys.stdout)
 
 
 def verify(folder: Path, decode: str, report: Report) -> ShardIndex | None:
@@ -74,7 +73,7 @@ def verify(folder: Path, decode: str, report: Report) -> ShardIndex | None:
     for path in sorted(folder.glob("*.tar")):
         if path.name not in listed:
             report.problem(f"{path.name} is not in the index: it would never be read")
-    for shard in tqdm(index.shards, unit=" shards", desc="verify"):
+    for shard in ProgressBar(index.shards, unit=" shards", desc="verify"):
         for problem in _shard_problems(folder / shard.name, shard, index, decode):
             report.problem(problem)
     return index
@@ -95,7 +94,7 @@ def write_index(
             raise DataError(
                 f"shard name {path.name!r}: rename it to letters, digits, '.', '_', '-'"
             )
-    with tqdm(paths, unit=" shards", desc="index") as bar:
+    with ProgressBar(paths, unit=" shards", desc="index") as bar:
         shards = tuple(index_tar(path) for path in bar)
     codec, (height, width) = _codec_and_size(folder, shards)
     counts = [len(shard.samples) for shard in shards]

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, NamedTuple, get_args
 
 import torch
-from tqdm import tqdm
 
 from coordtok.benchmarks.table import Report, table
 from coordtok.data.clip_reader import ClipBatch, ClipReader
@@ -26,6 +25,7 @@ from coordtok.geometry.groups import Grouping, patch_groups
 from coordtok.geometry.pixels import from_uint8
 from coordtok.geometry.planes import Planes
 from coordtok.models.tokenizer import CoordTok
+from coordtok.progress import ProgressBar
 
 
 class Setting(NamedTuple):
@@ -94,7 +94,7 @@ def first_clips(
     long_enough = [clip for clip in chosen if clip.frames >= wanted]
     found = (batch for batch in ClipReader(dataset, long_enough, read, batch=1) if batch.numbers)
     most = min(clips, len(long_enough))
-    bar = tqdm(islice(found, most), unit="clip", total=most)
+    bar = ProgressBar(islice(found, most), unit="clip", total=most)
     yield from bar
     if not bar.n:
         raise DataError(

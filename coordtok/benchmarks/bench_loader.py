@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from coordtok.benchmarks.loader_sides import (
     ClipSettings,
@@ -34,6 +33,7 @@ from coordtok.benchmarks.plain_loader import cut_patches, exact_window
 from coordtok.benchmarks.table import Report, table
 from coordtok.data.shards import open_shards
 from coordtok.errors import DataError
+from coordtok.progress import ProgressBar
 
 BASELINE = "full-size video"
 LEAST_PSNR = 20.0
@@ -70,7 +70,9 @@ def measure_loader(
     windows = first_windows(some, videos, settings, settings.clips + _WARM_UP)
     timings = {name: Timing() for name in sides}
     with _one_core():
-        for number, window in enumerate(tqdm(windows, desc="reading windows", unit="window")):
+        for number, window in enumerate(
+            ProgressBar(windows, desc="reading windows", unit="window")
+        ):
             _measure_window(number, window, sides, timings, settings)
     for name, timing in timings.items():
         _check_agreement(name, statistics.fmean(timing.squared_errors))

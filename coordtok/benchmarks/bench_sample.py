@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from coordtok.benchmarks.peak import peak_bytes, peak_kind, reset_peak
 from coordtok.benchmarks.table import Report, table
@@ -30,6 +29,7 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
+from coordtok.progress import ProgressBar
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ def measure_sampling(pair: Pair, sampler: SamplerConfig, num: int, batch: int) -
     _warm_up(pair, how)
     batches = chunks(num, batch)
     steps = evaluations(sampler)
-    with tqdm(total=steps and steps * len(batches), unit="step", desc="sample") as bar:
+    with ProgressBar(total=steps and steps * len(batches), unit="step", desc="sample") as bar:
         made = [_make(pair, chunk, how, bar.update) for chunk in batches]
     return _report(pair, how, made)
 

@@ -10,9 +10,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import av
-from tqdm import tqdm
 
 from coordtok.errors import DataError
+from coordtok.progress import ProgressBar
 from coordtok.video.codec import UnreadableVideo
 from coordtok.video.source import Picture, open_video, resize_and_crop
 
@@ -52,7 +52,7 @@ def make_sources(videos: Sequence[Path], folder: Path, frames: int) -> list[Path
         DataError: a video cannot be read.
     """
     sources = []
-    with tqdm(total=len(videos), desc="source videos", unit="video") as bar:
+    with ProgressBar(total=len(videos), desc="source videos", unit="video") as bar:
         for number, video in enumerate(videos):
             for part, piece in enumerate(_pieces(video, frames)):
                 sources.append(folder / f"source-{number:03d}-{part}.avi")

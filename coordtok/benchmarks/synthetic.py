@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
-from tqdm import tqdm
 
 from coordtok.data.index import INDEX_NAME, ShardEntry, ShardIndex, VideoSpec
 from coordtok.data.latents import EXTENSION, LatentSpec
 from coordtok.data.tars import LATENT_EXTENSIONS, VIDEO_EXTENSIONS, index_tar, write_tar
 from coordtok.geometry.latent import LatentShape
 from coordtok.pretrained.card import TokenizerId
+from coordtok.progress import ProgressBar
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import Frames, encode_h264, encode_raw
 
@@ -94,7 +94,7 @@ def _write_tars(
 ) -> tuple[ShardEntry, ...]:
     """`count` shards of `samples` samples, each with the files that `draw` gives."""
     shards = []
-    for number in tqdm(range(count), desc="shards to measure with", unit="shard"):
+    for number in ProgressBar(range(count), desc="shards to measure with", unit="shard"):
         path = folder / f"made-{number:06d}.tar"
         with open(path, "wb") as file:
             write_tar(file, _members(number, samples, draw))

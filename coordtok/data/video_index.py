@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from coordtok.data.partition import MIN_FRAMES
 from coordtok.errors import DataError, one_line
+from coordtok.progress import ProgressBar
 from coordtok.storage.cache import cache_folder
 from coordtok.storage.files import write_whole
 from coordtok.storage.json_files import parse_json
@@ -88,7 +87,7 @@ def _survey_all(videos: Sequence[Video]) -> Iterator[tuple[str, VideoFacts]]:
     threads = max(1, cores // len(videos))
     with (
         ThreadPoolExecutor(cores) as pool,
-        tqdm(total=len(videos), desc="looking through videos", unit=" videos") as bar,
+        ProgressBar(total=len(videos), desc="looking through videos", unit=" videos") as bar,
     ):
         found = pool.map(lambda video: _survey(video.path, threads), videos)
         for video, facts in zip(videos, found):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.clip_reader import ClipBatch, ClipReader
@@ -26,6 +25,7 @@ from coordtok.evaluation.over_ranks import each_batch, merge_features
 from coordtok.evaluation.report import definitions, describe_clips, describe_shards
 from coordtok.evaluation.results import CLIPS, write_report
 from coordtok.pretrained.read import usable_device
+from coordtok.progress import ProgressBar
 from coordtok.storage.files import check_new, read_whole, whole_folder
 from coordtok.video.codec import UnreadableVideo, decode_frames
 
@@ -171,7 +171,7 @@ def _features(
         total, what = len(prepared.paths), "generated"
     shown = request.progress and distributed.is_main()
     own: FeatureSets = {}
-    with tqdm(total=total, desc=what, unit="clip", disable=not shown) as bar:
+    with ProgressBar(total=total, desc=what, unit="clip", disable=not shown) as bar:
         each_batch(reader, partial(prepared.taker.add, own), bar)
     return merge_features(own)
 

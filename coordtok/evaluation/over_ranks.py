@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.clip_reader import ClipBatch
 from coordtok.errors import DataError
 from coordtok.evaluation.clip_features import FeatureSets
 from coordtok.evaluation.scoring import Scores, best, worst
+from coordtok.progress import ProgressBar
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Reader(Protocol):
     def __iter__(self) -> Iterator[ClipBatch]: ...
 
 
-def each_batch(reader: Reader, action: Callable[[ClipBatch], None], bar: tqdm) -> None:
+def each_batch(reader: Reader, action: Callable[[ClipBatch], None], bar: ProgressBar) -> None:
     """Run `action` on each of this rank's batches. The ranks go in step, so that an error of any
     ends them all at once; `bar` counts the clips of all.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.clip_reader import ClipBatch, ClipReader
@@ -36,6 +35,7 @@ from coordtok.inference.reconstruct import Decoding
 from coordtok.losses.perceptual import check_size as check_perceptual_size
 from coordtok.losses.perceptual import load_perceptual
 from coordtok.models.tokenizer import CoordTok
+from coordtok.progress import ProgressBar
 from coordtok.storage.files import check_new
 
 
@@ -122,7 +122,7 @@ def _score(request: TokenizerRequest, prepared: Prepared) -> Scores:
         score_batch(own, prepared.model, batch, request.decoding, prepared.measures)
 
     shown = request.progress and distributed.is_main()
-    with tqdm(total=len(prepared.clips), unit="clip", disable=not shown) as bar:
+    with ProgressBar(total=len(prepared.clips), unit="clip", disable=not shown) as bar:
         each_batch(prepared.reader, score, bar)
     return merge_scores(own, request.shown)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from coordtok.errors import one_line
 from coordtok.evaluation.metrics import psnr
@@ -28,6 +27,7 @@ from coordtok.inference.reconstruct import (
 )
 from coordtok.inference.windows import frames_to_read, naming
 from coordtok.models.tokenizer import CoordTok
+from coordtok.progress import ProgressBar
 from coordtok.storage.files import whole_folder
 from coordtok.video.mp4 import Mp4Writer
 from coordtok.video.source import SourceVideo, open_video
@@ -163,7 +163,7 @@ def _psnr(output_HW3: np.ndarray, original_HW3: np.ndarray) -> float:
     return psnr(output[None], original[None])
 
 
-def _bar(video: SourceVideo, wanted: FrameRange, length: int, progress: bool) -> tqdm:
+def _bar(video: SourceVideo, wanted: FrameRange, length: int, progress: bool) -> ProgressBar:
     """Counts the frames read: all, or to the end of the last window with a wanted frame."""
     ends = [end for end in (video.promised_frames, frames_to_read(wanted, length)) if end]
-    return tqdm(total=min(ends, default=None), unit="frame", disable=not progress)
+    return ProgressBar(total=min(ends, default=None), unit="frame", disable=not progress)

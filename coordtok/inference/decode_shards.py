@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.index import SampleEntry, ShardIndex
@@ -32,6 +31,7 @@ from coordtok.inference.frame_range import FrameRange
 from coordtok.inference.reconstruct import Decoding
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
+from coordtok.progress import ProgressBar
 from coordtok.storage.claims import Claim
 from coordtok.storage.locks import sole_owner
 from coordtok.storage.names import safe_name
@@ -126,7 +126,7 @@ class _Decoder:
         """Decode what is not there yet; returns how many of this rank's files there are."""
         written = 0
         total = sum(map(len, self._own))
-        with tqdm(total=total, unit="video", disable=not progress, desc="decode") as bar:
+        with ProgressBar(total=total, unit="video", disable=not progress, desc="decode") as bar:
             for chunk in self._own:
                 paths = [self._path(latent) for latent in chunk]
                 if not all(path.exists() for path in paths):
@@ -148,7 +148,7 @@ class _Decoder:
                 raise UnreadableSample(f"none of its {values['num_frames']} frames is wanted")
             fps = self._rate(sample)
         except UnreadableSample as error:
-            tqdm.write(one_line(f"skipped: {sample.entry.key}: {error}"))
+            ProgressBar.write(one_line(f"skipped: {sample.entry.key}: {error}"))
             return None
         planes = {name: values[name] for name in self._read.spec.latent.names}
         return _Clip(self._path(latent), planes, values["num_frames"], fps)

@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.data.clip_reader import ClipBatch, ClipReader
@@ -34,6 +33,7 @@ from coordtok.inference.latent_shard import WORK, Latent, ShardRecord, describe,
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.write import DTYPES
+from coordtok.progress import ProgressBar
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import write_whole
 from coordtok.storage.locks import sole_owner
@@ -159,7 +159,7 @@ def _encode_own(
     by_shard = {place: how.windows.of_shard(dataset.index, place, read.frames) for place in own}
     clips = [clip for place in own for clip in by_shard[place]]
     reader = ClipReader(dataset, clips, read, batch=how.batch, workers=how.workers, by_shard=True)
-    with tqdm(total=len(clips), unit="clip", disable=not progress, desc="encode") as bar:
+    with ProgressBar(total=len(clips), unit="clip", disable=not progress, desc="encode") as bar:
         batches = iter(reader)
         for place in own:
             skipped: list[SkippedSample] = []
@@ -171,7 +171,7 @@ def _encode_own(
                 skipped,
             )
             for each in skipped:
-                tqdm.write(f"skipped: {each}")
+                ProgressBar.write(f"skipped: {each}")
     return len(clips)
 
 
@@ -181,7 +181,7 @@ def _latents(
     clips: Sequence[Clip],
     dtype: torch.dtype,
     skipped: list[SkippedSample],
-    bar: tqdm,
+    bar: ProgressBar,
 ) -> Iterator[Latent]:
     """What the readable of `clips` become; videos with others are added to `skipped`, once each.
     `bar` counts both."""

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.config.load import to_dict
@@ -30,6 +29,7 @@ from coordtok.inference.reconstruct import Decoding
 from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
+from coordtok.progress import ProgressBar
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import write_whole
 from coordtok.storage.locks import sole_owner
@@ -144,7 +144,7 @@ class _Maker:
         todo = [chunk for chunk in self._own if not self._is_made(chunk)]
         steps = evaluations(self._request.generation.sampler)
         total = None if steps is None else steps * len(todo)
-        with tqdm(total=total, unit="step", disable=not progress, desc="sample") as bar:
+        with ProgressBar(total=total, unit="step", disable=not progress, desc="sample") as bar:
             for chunk in todo:
                 self._make(chunk, bar.update)
 

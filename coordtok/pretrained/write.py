@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import CONFIG, WEIGHTS, Card, is_export_config
+from coordtok.progress import ProgressBar
 from coordtok.storage.files import whole_folder
 from coordtok.storage.json_files import read_json
 
@@ -62,7 +62,7 @@ def write_export(
     check_target(folder, overwrite)
     tensors = {
         name: _stored(name, tensor, dtype)
-        for name, tensor in tqdm(weights.items(), "weights", unit="", disable=not progress)
+        for name, tensor in ProgressBar(weights.items(), "weights", unit="", disable=not progress)
     }
     with whole_folder(folder, replace=True) as part:
         _write_files(part, card, tensors)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from coordtok import distributed
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.errors import DataError, one_line
+from coordtok.progress import ProgressBar
 from coordtok.storage.files import append_whole
 from coordtok.train.run_folder import RunFolder
 from coordtok.video.pictures import write_picture
@@ -30,12 +30,12 @@ class Monitor:
         if not self._active:
             return
         self._unwritten = ""
-        self._bar = tqdm(
+        self._bar = ProgressBar(
             total=run.train.steps,
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
+            mininterval=0.5,
         )
         self._wandb = _start_wandb(run, folder) if run.wandb.mode != "disabled" else None
 
@@ -64,7 +64,7 @@ class Monitor:
 
     def warn(self, text: str) -> None:
         """A line on standard error, from whichever rank has something to say."""
-        tqdm.write(f"warning: {text}", file=sys.stderr)
+        ProgressBar.write(f"warning: {text}", file=sys.stderr)
 
     def picture(self, name: str, rows: list[np.ndarray]) -> None:
         """samples/NAME.png: each row (F, H, W, 3) uint8 becomes one line of frames."""

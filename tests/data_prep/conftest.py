@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -34,15 +35,15 @@ def command_line():
 
 @pytest.fixture(scope="session")
 def run_build(command_line):
-    """Function that builds in a process of its own: .code, .out, .error (lines but the bars)."""
+    """Function that builds in a process of its own: .code, .out, .error (lines but progress)."""
 
     def run(*arguments, before=None):
         command = [os.fspath(part) for part in command_line(*arguments)]
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", preexec_fn=before
         )
-        lines = done.stderr.replace("\r", "\n").splitlines()
-        error = [line for line in lines if line and "|" not in line]
+        assert "\r" not in done.stderr
+        error = [line for line in done.stderr.splitlines() if not re.search(r"\d/\d+ \[", line)]
         return SimpleNamespace(code=done.returncode, out=done.stdout, error=error)
 
     return run
