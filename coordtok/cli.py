@@ -20,7 +20,7 @@ from coordtok.config.load import preset_names
 from coordtok.config.sampling import SamplerConfig
 from coordtok.config.sharding import shipped_jsons
 from coordtok.config.training import MOST_POINTS
-from coordtok.errors import ConfigError, UserError, from_system, one_line
+from coordtok.errors import ConfigError, UserError, one_line, refusal
 
 P = ParamSpec("P")
 
@@ -108,14 +108,16 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
         except UserError as error:
             _tell(f"error: {one_line(error)}", error.shared)
             return 2
-        except OSError as error:
-            if error.filename is None and _is_output_broken():
-                error.filename = "standard output"
-            _tell(f"error: {one_line(from_system(error))}")
-            return 2
         except KeyboardInterrupt:
             _tell("interrupted", shared=True)
             return 130
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is None and _is_output_broken():
+                error.filename = "standard output"
+            if (refused := refusal(error)) is None:
+                raise
+            _tell(f"error: {one_line(refused)}")
+            return 2
 
     return wrapped
 

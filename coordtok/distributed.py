@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from coordtok.errors import UserError, from_system, one_line
+from coordtok.errors import UserError, one_line, refusal
 
 T = TypeVar("T")
 
@@ -161,8 +161,10 @@ def together(action: Callable[[], T]) -> T:
         result = action()
     except UserError as caught:
         error = caught
-    except OSError as caught:
-        error = from_system(caught)
+    except Exception as caught:
+        error = refusal(caught)
+        if error is None:
+            raise
     raise_together(error)
     return cast(T, result)
 

@@ -38,12 +38,24 @@ class TrainingError(UserError):
     shared = True
 
 
-def from_system(error: OSError) -> UserError:
-    """What the operating system refused, where no reader or writer has words of its own for it."""
+def refusal(error: Exception) -> UserError | None:
+    """What the operating system refused, where no reader or writer has words of its own for it:
+    the file, the reason and a fix. None where it refused nothing.
+
+    Libraries in C++ tell it as a RuntimeError with the system's words in it.
+    """
+    if isinstance(error, MemoryError):
+        return UserError(f"{os.strerror(errno.ENOMEM)}; {_FIXES[errno.ENOMEM]}")
+    if isinstance(error, RuntimeError):
+        found = (number for number in _FIXES if os.strerror(number) in str(error))
+        number = next(found, None)
+        return None if number is None else UserError(f"{error}; {_FIXES[number]}")
+    if not isinstance(error, OSError):
+        return None
     named = isinstance(error.filename, (str, bytes))
     subject = f"{os.fsdecode(error.filename)}: " if named else ""
     reason = error.strerror or str(error) or type(error).__name__
-    return DataError(f"{subject}{reason}; {_FIXES.get(error.errno or 0, _OTHER_FIX)}")
+    return UserError(f"{subject}{reason}; {_FIXES.get(error.errno or 0, _OTHER_FIX)}")
 
 
 _ACCESS = "give yourself access, or name another"
@@ -54,6 +66,7 @@ _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), _LIMIT),
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOMEM: "ask for less at a time, or take a machine with more memory",
 }
 _OTHER_FIX = "check that path, and the disk or the network behind it"
 

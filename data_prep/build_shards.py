@@ -92,7 +92,7 @@ def _finished(options: BuildOptions, claim: Claim) -> Summary | None:
         DataError: the folder holds something else.
     """
     output = Path(options.output)
-    if Path(options.input).resolve() == output.resolve():
+    if os.path.realpath(options.input) == os.path.realpath(output):
         raise ConfigError(f"--output {output} is the input: choose another folder")
     _, summary = claim.check()
     folders = [output / name for name in part_names(options)]

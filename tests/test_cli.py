@@ -132,6 +132,12 @@ def command(error: BaseException | None) -> Callable[[], int]:
             2,
             "error: a/b: Permission denied; give yourself access, or name another\n",
         ),
+        (
+            RuntimeError("unable to open <a>: Too many open files (24)"),
+            2,
+            "error: unable to open <a>: Too many open files (24); raise the limit on open files "
+            "(ulimit -n)\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

@@ -113,7 +113,7 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     if not replace:
         check_new(folder)
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # which raises for no link
     part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     try:
         part.mkdir(parents=True)

@@ -6,6 +6,7 @@ an hour-long film takes no more memory than a short clip.
 """
 
 from collections.abc import Iterable
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -71,10 +72,9 @@ class Mp4Writer:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None and self._stream is not None:
-                self._container.mux(self._stream.encode(None))
-            self._container.close()
-            self._file.close()
+            with closing(self._file), closing(self._container):
+                if kind is None and self._stream is not None:
+                    self._container.mux(self._stream.encode(None))
         except (av.FFmpegError, OSError, ValueError) as failure:
             if kind is None:
                 raise self._failure(failure) from None

@@ -164,3 +164,10 @@ def test_a_folder_replaces_another_only_once_it_is_complete(tmp_path):
         (part / "new").touch()
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_link_in_a_circle_is_one_line(tmp_path):
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(DataError, match="cannot write"), whole_folder(tmp_path / "a", replace=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
