@@ -17,6 +17,7 @@ from coordtok import cli
 from coordtok.config.load import load_config
 from coordtok.errors import ConfigError
 from coordtok.scaling.devices import DEVICES, device_named
+from coordtok.scaling.law_report import points_of, write_law
 from coordtok.scaling.memory import Zero
 from coordtok.scaling.plan import fewest_ranks, lanes_of, make_plan, measured_pace
 from coordtok.scaling.plan_report import as_dict, describe, side_by_side
@@ -47,15 +48,25 @@ A study file names configs, seeds and a budget (coordtok/scaling/study.py has on
 ordinary training run in the study's folder. A study that was killed goes on when it is started
 again; finished runs are left alone, and one that fails is started once more.
 """
+FIT = """How held-out loss falls with parameters and clips, from the finished runs of a study:
+
+    L = E + A / N^a + B / D^b
+
+with intervals, a check on the largest run, left out, and the best sizes of larger budgets. law.md,
+law.png and runs.csv are left in the study's folder. Runs that cannot carry a law are said to be so:
+a study for one has `budgets`, several, and configs of several sizes.
+"""
 
 
 def parse_args() -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="plan|run", help="`plan --help`, `run --help`"
+        dest="command", required=True, metavar="plan|run|fit", help="each has a --help"
     )
     _add_plan(commands.add_parser("plan", description=PLAN, help="what a run would need"))
     _add_run(commands.add_parser("run", description=RUN, help="train the configs of a study"))
+    fit = commands.add_parser("fit", description=FIT, help="a law from the runs of a study")
+    fit.add_argument("study", metavar="STUDY.yaml", help="whose finished runs are taken")
     return parser.parse_args()
 
 
@@ -117,7 +128,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 @cli.exit_on_user_error
 def main() -> int:
     args = parse_args()
-    return _plan(args) if args.command == "plan" else _run(args)
+    return {"plan": _plan, "run": _run, "fit": _fit}[args.command](args)
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -139,6 +150,12 @@ def _plan(args: argparse.Namespace) -> int:
         found = [as_dict(*each) for each in zip(plans, lanes)]
         write_whole(Path(args.json), (json.dumps(found, indent=1) + "\n").encode())
     print(describe(plans[0], lanes[0]) if len(plans) == 1 else side_by_side(plans), end="")
+    return 0
+
+
+def _fit(args: argparse.Namespace) -> int:
+    study = load_study(args.study)
+    print(write_law(points_of(study_runs(study)), Path(study.folder)), end="")
     return 0
 
 

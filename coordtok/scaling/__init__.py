@@ -12,4 +12,5 @@ plan         all of it for one run: fits, cost, what would starve it; plan_repor
 study        a list of configs x seeds under equal compute, and their training runs
 runner       runs them, one after another or side by side, and goes on after a kill
 ranking      the table of what they reached
+law          loss by parameters and clips, fitted to them; law_report shows it
 """

@@ -53,6 +53,8 @@ class Study:
     deepspeed: str
     budget: float | None = None
     """FLOPs of each run, which decide its number of steps; null keeps each config's train.steps."""
+    budgets: tuple[float, ...] = ()
+    """Several of them in place of one: every config is trained with each (a ladder)."""
     seeds: tuple[int, ...] = (0,)
     common: tuple[str, ...] = ()
     """Overrides for all runs."""
@@ -63,8 +65,13 @@ class Study:
             raise ConfigError(f"runs are {names}; name at least one, and each of them differently")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds are {list(self.seeds)}; give different numbers from 0 on")
-        if self.budget is not None and not 0 < self.budget < float("inf"):
-            raise ConfigError(f"budget is {self.budget}; give FLOPs above 0, or null")
+        if self.budget is not None and self.budgets:
+            raise ConfigError("budget and budgets are both given; give one of them")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ConfigError(f"budgets are {list(self.budgets)}; give different ones")
+        for budget in (self.budget, *self.budgets):
+            if budget is not None and not 0 < budget < float("inf"):
+                raise ConfigError(f"budget is {budget}; give FLOPs above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,19 @@ def load_study(path: str) -> Study:
 
 
 def study_runs(study: Study) -> list[StudyRun]:
-    """All runs of a study, seed by seed, so that every config has a result early.
+    """All runs of a study, seed by seed and small budgets first, so that every config has a result
+    early.
 
     Raises:
         ConfigError: a config that cannot be trained, or a budget too small for its evaluations.
     """
-    return [_run(study, candidate, seed) for seed in study.seeds for candidate in study.runs]
+    budgets: list[float | None] = [*sorted(study.budgets)] or [study.budget]
+    return [
+        _run(study, candidate, seed, budget)
+        for seed in study.seeds
+        for budget in budgets
+        for candidate in study.runs
+    ]
 
 
 def write_configs(runs: list[StudyRun]) -> None:
@@ -133,17 +147,18 @@ def write_configs(runs: list[StudyRun]) -> None:
         run.config_file.write_text(text, encoding="utf-8")
 
 
-def _run(study: Study, candidate: Candidate, seed: int) -> StudyRun:
-    folder = Path(study.folder) / f"{candidate.name}-{seed}"
+def _run(study: Study, candidate: Candidate, seed: int, budget: float | None) -> StudyRun:
+    name = f"{candidate.name}-{budget:.3g}" if study.budgets else candidate.name
+    folder = Path(study.folder) / f"{name}-{seed}"
     own = [f"seed={seed}", f"run_dir={folder}"]
     given = load_config(candidate.config, [*study.common, *candidate.set, *own])
     cost = training_step_flops(given).total
     steps = given.train.steps
-    if study.budget is not None:
-        steps = round(study.budget / cost / _EVALUATIONS) * _EVALUATIONS
+    if budget is not None:
+        steps = round(budget / cost / _EVALUATIONS) * _EVALUATIONS
     if steps < _EVALUATIONS:
         raise ConfigError(
-            f"run {candidate.name} has {steps} steps of {cost:.3g} FLOPs, fewer than its "
+            f"run {name} has {steps} steps of {cost:.3g} FLOPs, fewer than its "
             f"{_EVALUATIONS} evaluations; raise budget"
         )
     every = max(1, steps // _EVALUATIONS)
@@ -152,4 +167,4 @@ def _run(study: Study, candidate: Candidate, seed: int) -> StudyRun:
         candidate.config,
         [*study.common, *candidate.set, *own, *lengths, f"train.save_every={every}"],
     )
-    return StudyRun(candidate.name, seed, config, study.deepspeed, cost)
+    return StudyRun(name, seed, config, study.deepspeed, cost)

@@ -1,0 +1,185 @@
+"""What the finished runs of a study say of larger ones: a report, a table of the runs, and plots.
+
+Losses are the squared error of the held-out clips' mean PSNR, 10^(-PSNR / 10): of pixels in [0, 1].
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from coordtok.errors import ConfigError, DataError
+from coordtok.scaling.law import INTERVAL, Fit, Point, fit_law, left_out, parabola_minimum
+from coordtok.scaling.parameters import parameters
+from coordtok.scaling.ranking import SCORE, is_finished, scores
+from coordtok.scaling.study import StudyRun
+from coordtok.storage.files import write_whole
+
+_AHEAD = (3, 10, 30)
+"""Budgets that are looked ahead to, in units of the largest that was spent."""
+
+
+def points_of(runs: Sequence[StudyRun]) -> list[Point]:
+    """Of the finished runs.
+
+    Raises:
+        DataError: none is finished.
+    """
+    finished = [run for run in runs if is_finished(run)]
+    if not finished:
+        raise DataError("no run of the study is finished; train it: scripts/scaling.py run STUDY")
+    return [_point(run) for run in finished]
+
+
+def write_law(points: Sequence[Point], folder: Path) -> str:
+    """Fit a law, and leave law.md, runs.csv and law.png in `folder`; the text of law.md.
+
+    Raises:
+        DataError: the runs cannot carry a law; runs.csv is left in any case.
+        ConfigError: matplotlib is not installed.
+    """
+    write_whole(folder / "runs.csv", _as_csv(points).encode())
+    fit = fit_law(points)
+    text = "\n".join(_lines(points, fit)) + "\n"
+    _plot(points, fit, folder / "law.png")
+    write_whole(folder / "law.md", text.encode())
+    return text
+
+
+def _point(run: StudyRun) -> Point:
+    last = run.config.train.steps
+    psnr = scores(run)[last][SCORE]
+    size = sum(parameters(run.config.model).values())
+    clips = last * run.config.train.global_batch
+    return Point(f"{run.name}-{run.seed}", size, clips, run.flops, 10 ** (-psnr / 10))
+
+
+def _as_csv(points: Sequence[Point]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([Point._fields, *points])
+    return text.getvalue()
+
+
+def _lines(points: Sequence[Point], fit: Fit) -> Iterator[str]:
+    law = fit.law
+    yield f"# Law of {len(points)} runs"
+    yield ""
+    yield f"    L = {law.E:.4g} + {law.A:.4g} / N^{law.a:.3f} + {law.B:.4g} / D^{law.b:.3f}"
+    yield ""
+    yield (
+        f"N parameters, D clips seen, L held-out squared error. Relative error of the runs "
+        f"{100 * fit.error:.2f} %. In brackets {_percent(INTERVAL)} of refits on runs drawn with "
+        "replacement:"
+    )
+    yield ""
+    for name in ("E", "a", "b"):
+        low, high = fit.interval(lambda law, name=name: getattr(law, name))  # type: ignore[misc]
+        yield f"- {name} = {getattr(law, name):.4g} [{low:.4g}, {high:.4g}]"
+    yield from _check(points)
+    yield from _best_sizes(points, fit)
+    yield from _parabolas(points, fit)
+
+
+def _check(points: Sequence[Point]) -> Iterator[str]:
+    yield ""
+    try:
+        largest, (low, high) = left_out(points)
+    except DataError as error:
+        yield f"Without its largest run the study cannot carry a law: {error}."
+        return
+    inside = "inside" if low <= largest.loss <= high else "OUTSIDE"
+    yield (
+        f"Left out of the fit, the run of the most compute ({largest.name}) has a loss of "
+        f"{largest.loss:.5g}, {inside} the interval that the others predict, [{low:.5g}, "
+        f"{high:.5g}]."
+    )
+
+
+def _best_sizes(points: Sequence[Point], fit: Fit) -> Iterator[str]:
+    yield ""
+    for depends, what in zip(fit.depends_on(points), ("size", "clips")):
+        if not depends:
+            yield f"The loss of these runs does not depend on {what}: no best size follows."
+            return
+    most = max(each.flops for each in points)
+    yield "| FLOPs | best N | interval | its D | loss |"
+    yield "|---|---|---|---|---|"
+    for times in (1, *_AHEAD):
+        flops = times * most
+        size = fit.law.best_parameters(flops, fit.per_parameter)
+        usable = [law for law in fit.draws if min(law.A, law.B) > 0]
+        sizes = sorted(law.best_parameters(flops, fit.per_parameter) for law in usable)
+        low, high = (sizes[int(share * (len(sizes) - 1))] for share in INTERVAL)
+        clips = flops / (fit.per_parameter * size)
+        note = "" if times == 1 else " (beyond the runs)"
+        yield (
+            f"| {flops:.2g}{note} | {size:,.3g} | {low:,.3g} to {high:,.3g} | {clips:,.3g} | "
+            f"{fit.law.loss(size, clips):.5g} |"
+        )
+
+
+def _parabolas(points: Sequence[Point], fit: Fit) -> Iterator[str]:
+    """Of the runs of each budget: runs of one are equal in compute but for rounding to steps."""
+    yield ""
+    yield "Best sizes by a parabola through each budget's runs, biased even on clean data:"
+    yield ""
+    for budget, runs in _budgets(points):
+        size = parabola_minimum(runs)
+        found = "none between its runs" if size is None else f"{size:,.3g}"
+        yield f"- {budget:.2g} FLOPs, {len(runs)} runs: {found}"
+
+
+def _budgets(points: Sequence[Point]) -> list[tuple[float, list[Point]]]:
+    ordered = sorted(points, key=lambda each: each.flops)
+    groups: list[list[Point]] = []
+    for each in ordered:
+        if groups and each.flops < 1.25 * groups[-1][0].flops:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return [(sum(each.flops for each in group) / len(group), group) for group in groups]
+
+
+def _percent(interval: tuple[float, float]) -> str:
+    return f"the middle {100 * (interval[1] - interval[0]):.0f} %"
+
+
+def _plot(points: Sequence[Point], fit: Fit, path: Path) -> None:
+    """Loss against compute: runs, the law of each size, and its lowest losses, dashed beyond."""
+    try:
+        import numpy as np
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("plots need matplotlib: pip install 'coordtok[evaluation]'") from None
+    figure = Figure(figsize=(9.0, 6.0), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    most = max(each.flops for each in points)
+    by_size = sorted(points, key=lambda each: each.parameters)
+    for size, group in groupby(by_size, key=lambda each: each.parameters):
+        runs = sorted(group, key=lambda each: each.flops)
+        shown = axes.scatter(
+            [each.flops for each in runs], [each.loss for each in runs], s=30, label=f"{size:,.3g}"
+        )
+        flops = np.geomspace(runs[0].flops, runs[-1].flops, 40)
+        losses = [fit.law.loss(size, each / (fit.per_parameter * size)) for each in flops]
+        axes.plot(flops, losses, color=shown.get_facecolor()[0], linewidth=1, alpha=0.6)
+    if all(fit.depends_on(points)):
+        for span, style in (
+            (np.geomspace(min(each.flops for each in points), most, 40), "-"),
+            (np.geomspace(most, _AHEAD[-1] * most, 40), "--"),
+        ):
+            sizes = [fit.law.best_parameters(each, fit.per_parameter) for each in span]
+            losses = [
+                fit.law.loss(size, each / (fit.per_parameter * size))
+                for size, each in zip(sizes, span)
+            ]
+            axes.plot(span, losses, style, color="black", linewidth=1.5)
+    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out squared error")
+    axes.set_title(f"{len(points)} runs; black: the best size by the law, dashed beyond the runs")
+    axes.legend(title="parameters")
+    axes.grid(color="#e4e4e7", which="both")
+    axes.set_axisbelow(True)
+    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
