@@ -143,11 +143,12 @@ def load_index(location: str, io_retries: int = IO_RETRIES) -> ShardIndex:
 
 
 def _loose_videos(location: str) -> list[Video]:
-    """The videos of a local folder that has neither an index nor tars."""
+    """The videos of a local folder that has neither shards nor folders with some."""
     store = open_store(location)
     if not isinstance(store, LocalStore) or store.exists(INDEX_NAME):
         return []
-    return [] if any(store.folder.glob("*.tar")) else find_videos(store.folder)[0]
+    has_shards = any(store.folder.glob("*.tar")) or any(store.folder.glob(f"*/{INDEX_NAME}"))
+    return [] if has_shards else find_videos(store.folder, probe=True)[0]
 
 
 def _read_index(store: LocalStore | StreamStore) -> bytes:
@@ -168,6 +169,8 @@ def _without_index(folder: Path) -> str:
             f"{folder} has tar files but no {INDEX_NAME}; write it: "
             f"python -m data_prep.verify_shards {folder} --write-index"
         )
+    if inside := sorted(str(path.parent) for path in folder.glob(f"*/{INDEX_NAME}")):
+        return f"{folder} itself holds no shards; name a folder in it that does: {inside[0]}"
     if find_videos(folder)[0]:
         return (
             f"{folder} holds videos, and shards are wanted here: python -m data_prep.build_shards "

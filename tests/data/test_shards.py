@@ -62,6 +62,11 @@ def test_a_missing_folder_says_how_to_build_one(tmp_path):
     assert "data_prep.build_shards" in error
 
 
+def test_a_folder_of_folders_of_shards_names_one(folder, tmp_path):
+    folder.rename(tmp_path / "train")
+    assert f"name a folder in it that does: {tmp_path}/train" in one_line_error(tmp_path)
+
+
 def test_an_empty_folder_and_a_file(tmp_path):
     assert "holds no shards" in one_line_error(tmp_path)
     (tmp_path / "file").touch()

@@ -33,6 +33,7 @@ def folder(tmp_path_factory, write_video) -> Path:
     root = tmp_path_factory.mktemp("raw") / "videos"
     for name, frames, form in FORMS:
         write_video(root / name, frames, 24, 32, **form)
+    (root / "short.webm").rename(root / "no suffix")
     (root / "notes.txt").write_text("not a video")
     (root / "broken.mp4").write_bytes(b"not a video either")
     (root / "dangling.mp4").symlink_to("nowhere.mp4")
