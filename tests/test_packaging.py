@@ -4,6 +4,7 @@ libraries than using an export needs."""
 import ast
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,23 @@ def test_every_script_is_a_command_and_every_command_has_its_main() -> None:
         path = module.replace("coordtok.commands", "scripts").replace(".", "/")
         tree = ast.parse((ROOT / f"{path}.py").read_text())
         assert function in [each.name for each in tree.body if isinstance(each, ast.FunctionDef)]
+
+
+def test_outside_of_training_files_import_what_is_always_installed() -> None:
+    """At their top; what an extra brings is imported where it is used, and its absence told."""
+    required = re.findall(r"^(\w+)", SETUP["options"]["install_requires"], re.MULTILINE)
+    always = {{"pyyaml": "yaml", "pillow": "PIL"}.get(name, name) for name in required}
+    always |= {"coordtok", "data_prep", *sys.stdlib_module_names}
+    for path in [*ROOT.glob("coordtok/**/*.py"), *ROOT.glob("data_prep/*.py")]:
+        if ROOT / "coordtok/train" not in path.parents:
+            assert {name.split(".")[0] for name in top_imports(path)} <= always, path
+
+
+def top_imports(path: Path) -> list[str]:
+    """The modules that a file imports whenever it is imported."""
+    body = ast.parse(path.read_text()).body
+    plain = [alias.name for each in body if isinstance(each, ast.Import) for alias in each.names]
+    return plain + [each.module or "" for each in body if isinstance(each, ast.ImportFrom)]
 
 
 @pytest.fixture(scope="module")
