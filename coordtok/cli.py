@@ -138,7 +138,7 @@ def _check_surroundings() -> None:
 
 
 def _tell(line: str, shared: bool = False) -> None:
-    if not shared or _is_first_rank():
+    if not shared or is_first_rank():
         with suppress(OSError):
             print(line, file=sys.stderr, flush=True)
 
@@ -154,7 +154,8 @@ def _is_output_broken() -> bool:
     return False
 
 
-def _is_first_rank() -> bool:
+def is_first_rank() -> bool:
+    """Whether this process is the rank that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
 
 

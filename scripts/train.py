@@ -7,12 +7,20 @@
 
 The YAML says what to train, the DeepSpeed JSON how to shard it. The run folder's newest checkpoint
 is continued unless --resume says otherwise.
+
+Exit codes: 0 the run is finished; 2 an error that you can put right; 75 (EX_TEMPFAIL) stopped by
+SIGTERM or SIGUSR1 after saving: the same command goes on; 130 interrupted; others: a failure. The
+deepspeed command returns them too, torchrun returns 1 for every one but 0.
 """
 
 import argparse
+import os
 
 from coordtok import cli
-from coordtok.config.load import load_config
+from coordtok.config.load import load_config, to_yaml
+
+STOPPED = os.EX_TEMPFAIL
+"""Exit code of a run that a signal stopped: start it again."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,14 +39,29 @@ def parse_args() -> argparse.Namespace:
         help="continue although the shards are no longer those of the checkpoint; every lane "
         "then begins its next epoch",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="make everything, train one step in memory and look at held-out clips, then say what "
+        "was found; writes nothing",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the whole config as YAML, with presets, overrides and defaults, and stop",
+    )
     cli.add_launcher(parser)
     return parser.parse_intermixed_args()
 
 
 @cli.exit_on_user_error
-def main() -> None:
+def main() -> int:
     args = parse_args()
     run = load_config(args.config, args.overrides)
+    if args.print_config:
+        if cli.is_first_rank():
+            print(to_yaml(run), end="")
+        return 0
     from coordtok import distributed
     from coordtok.train.quiet import quieten
     from data_prep.quickstart import build_if_missing
@@ -48,7 +71,8 @@ def main() -> None:
 
     distributed.setup()
     distributed.run_on_main(lambda: build_if_missing(run))
-    train(run, args.deepspeed, args.resume, args.allow_grown_data)
+    finished = train(run, args.deepspeed, args.resume, args.allow_grown_data, args.check)
+    return 0 if finished else STOPPED
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from coordtok.config.training import DatasetConfig
 from coordtok.data.index import VideoSpec
 from coordtok.train.engine import Sharding, load_sharding
 from coordtok.train.loop import Trainer
-from coordtok.train.run import assemble
+from coordtok.train.run import assemble, prepare
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
 
@@ -83,7 +83,9 @@ def trainer_to_measure(
     )
     folder = RunFolder(run.run_dir)
     distributed.run_on_main(folder.create)
-    trainer = assemble(run, sharding, folder, None, None, False, StopRequest())
+    parts = prepare(run, None, False)
+    trainer = assemble(parts, sharding, folder, None, None, StopRequest())
+    trainer.begin()
     try:
         yield trainer
     finally:

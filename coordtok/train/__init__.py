@@ -14,5 +14,5 @@ export                from a checkpoint to an export
 validation            held-out clips once over all ranks
 monitor, clock        metrics.jsonl, progress, wandb, pictures; rates
 run_folder, signals   who owns the folder, and how a run is asked to stop
-quiet, next_steps     what is kept off the terminal, and what a finished run prints
+start, next_steps     what a run prints when it starts and when it ends; quiet: what it keeps back
 """

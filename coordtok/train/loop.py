@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from coordtok import distributed
-from coordtok.config.load import to_dict
+from coordtok.config.load import to_dict, to_yaml
 from coordtok.config.schema import RunConfig
-from coordtok.data.clip_reader import ClipReader
 from coordtok.data.loader import Batch
 from coordtok.data.sequence import LoaderState
 from coordtok.errors import TrainingError, UserError
@@ -31,7 +30,7 @@ from coordtok.train.optim import learning_rate, set_rate
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.task import Task
-from coordtok.train.validation import look_at_training, validate
+from coordtok.train.validation import HeldOut, Look, look, look_at_training, validate
 
 
 class StepResult(NamedTuple):
@@ -62,14 +61,39 @@ class Trainer:
     engine: Any
     ema: EMA | None
     batches: Generator[tuple[Batch, LoaderState], None, None]
-    held_out: ClipReader | None
+    held_out: HeldOut | None
     data: list[dict[str, Any]]
     progress: Progress
     monitor: Monitor
     stop: StopRequest
     _data_error: UserError | None = field(default=None, init=False)
     _data_seconds: float = field(default=0.0, init=False)
+    _clips: list[tuple[Batch, LoaderState]] = field(default_factory=list, init=False)
+    """Of the next step: this rank's micro-batches, each with the loader's state after it."""
     _last_batch: Batch | None = field(default=None, init=False)
+
+    def check(self) -> str:
+        """Train one step in memory and look at held-out clips; what was found, in words."""
+        self._fetch_first()
+        began = time.perf_counter()
+        _, result = next(self.steps())
+        found = [f"one step: loss {result.losses['loss']:.4f}, {time.perf_counter() - began:.1f} s"]
+        if self.held_out is not None:
+            held_out = look(self.task, self.engine, self.held_out.first, 0)
+            found.append(f"the first {held_out.clips} held-out clips: {self._headline(held_out)}")
+        return "\n".join(
+            [
+                "checked, and nothing written: all of the above can be made, and trains",
+                *(f"  {line}" for line in found),
+                "not checked: every sample (python -m data_prep.verify_shards DIR), room on disk",
+            ]
+        )
+
+    def begin(self) -> None:
+        """Take the run folder: from here on there is a run, and it is reported."""
+        self._fetch_first()
+        distributed.run_on_main(lambda: self.folder.begin(self.progress.step, to_yaml(self.run)))
+        self.monitor.begin(self.progress.step)
 
     def fit(self) -> bool:
         """Train to the last step; False if a signal stopped the run before it."""
@@ -93,18 +117,20 @@ class Trainer:
             if result.data_error:
                 distributed.raise_together(self._data_error)
             if result.stop and step < last_step:
-                self.monitor.say(f"asked to stop: saved step {step}; start again to go on")
+                self.monitor.say(f"asked to stop: saved step {step} of {last_step}")
                 return False
         return True
 
     def steps(self) -> Iterator[tuple[int, StepResult]]:
         """Updates up to the last, each made when it is asked for, and nothing else."""
-        clips = self._fetch()
-        distributed.raise_together(self._data_error)
         for step in range(self.progress.step + 1, self.run.train.steps + 1):
-            result, clips = self._step(step, clips)
+            result = self._step(step)
             self.progress.step = step
             yield step, result
+
+    def _fetch_first(self) -> None:
+        self._clips = self._fetch()
+        distributed.raise_together(self._data_error)
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.run.train.steps
@@ -120,10 +146,9 @@ class Trainer:
         finally:
             self._data_seconds += time.perf_counter() - began
 
-    def _step(
-        self, step: int, clips: list[tuple[Batch, LoaderState]]
-    ) -> tuple[StepResult, list[tuple[Batch, LoaderState]]]:
-        """One update from `clips`; its result, and the clips of the next step."""
+    def _step(self, step: int) -> StepResult:
+        """One update from the clips that were fetched for it; fetches those of the next step."""
+        clips = self._clips
         rate = learning_rate(self.run.optim, step, self.run.train.steps)
         set_rate(self.engine.optimizer, rate)
         losses: list[dict[str, torch.Tensor]] = []
@@ -134,7 +159,7 @@ class Trainer:
             self.engine.backward(parts["loss"].mean())
             losses.append({name: loss_B.detach() for name, loss_B in parts.items()})
         self._last_batch = clips[-1][0]
-        upcoming = self._fetch() if step < self.run.train.steps else []
+        self._clips = self._fetch() if step < self.run.train.steps else []
         merged = {name: torch.cat([parts[name] for parts in losses]) for name in losses[0]}
         result = self._agree(step, clips, merged)
         self.engine.step()
@@ -142,7 +167,7 @@ class Trainer:
             raise TrainingError(self._not_finite(step))
         if self.ema is not None:
             self.ema.update(step)
-        return result, upcoming
+        return result
 
     def _agree(
         self, step: int, clips: list[tuple[Batch, LoaderState]], losses: dict[str, torch.Tensor]
@@ -212,20 +237,20 @@ class Trainer:
         return None
 
     def _look(self, step: int) -> None:
-        train, form = self.run.train, self.task.headline.form.format
+        train = self.run.train
         assert self._last_batch is not None
         trained = look_at_training(
             self.task, self.engine, self._last_batch, train.eval_batch, train.sample_clips
         )
         values: dict[str, Any] = {f"train_{name}": mean for name, mean in trained.values.items()}
-        message = f"{form(trained.values[self.task.headline.name])} on clips just trained on"
+        message = f"{self._headline(trained)} on clips just trained on"
         if self.held_out is not None:
-            found = validate(self.task, self.engine, self.held_out, train.sample_clips)
+            found = validate(self.task, self.engine, self.held_out.all, train.sample_clips)
             for sample in found.skipped:
                 self.monitor.say(f"warning: skipped unreadable held-out sample {sample}")
             values |= {f"val_{name}": mean for name, mean in found.values.items()}
             values |= {"val_clips": found.clips, "val_skipped": len(found.skipped)}
-            message = f"{form(found.values[self.task.headline.name])} on held-out, {message}"
+            message = f"{self._headline(found)} on held-out, {message}"
             self.monitor.picture(f"step_{step:08d}", found.rows)
             if warning := self.task.warning(found.values):
                 message = f"{message}; {warning}"
@@ -233,6 +258,10 @@ class Trainer:
         self._show_samples(step)
         self.monitor.log(step, {**values, **self.task.score_settings})
         self.monitor.say(f"step {step}: {message}")
+
+    def _headline(self, found: Look) -> str:
+        headline = self.task.headline
+        return headline.form.format(found.values[headline.name])
 
     def _show_samples(self, step: int) -> None:
         """A picture of what the model makes; a young one may make nothing that can be shown, which

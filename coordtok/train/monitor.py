@@ -24,20 +24,25 @@ from coordtok.video.pictures import write_picture
 
 
 class Monitor:
-    def __init__(self, run: RunConfig, folder: RunFolder, first_step: int) -> None:
+    def __init__(self, run: RunConfig, folder: RunFolder) -> None:
+        self._run, self._folder = run, folder
+        self._active = False
+        self._unwritten = ""
+
+    def begin(self, first_step: int) -> None:
+        """Report from here on: until then, and on other ranks than 0, nothing is written."""
         self._active = distributed.is_main()
-        self._folder = folder
         if not self._active:
             return
-        self._unwritten = ""
         self._bar = ProgressBar(
-            total=run.train.steps,
+            total=self._run.train.steps,
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5,
         )
-        self._wandb = _start_wandb(run, folder) if run.wandb.mode != "disabled" else None
+        online = self._run.wandb.mode != "disabled"
+        self._wandb = _start_wandb(self._run, self._folder) if online else None
 
     def step(self, loss: float, clips_per_s: float) -> None:
         """Advance the progress bar by one step."""

@@ -78,6 +78,16 @@ def check_same_run(
         )
 
 
+def changes(state: TrainState, run: RunConfig) -> list[str]:
+    """What of the config is another since the checkpoint: `optim.lr 0.0002 -> 0.0001`."""
+    then = to_dict(build(RunConfig, state.config))
+    return [
+        f"{name} {before} -> {after}"
+        for section, value in to_dict(run).items()
+        for name, before, after in _differences(then[section], value, section)
+    ]
+
+
 def data_changed(state: TrainState, data: list[dict[str, Any]]) -> bool:
     return _identity(state.data) != _identity(data)
 

@@ -2,16 +2,16 @@
 loop."""
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from coordtok import distributed
-from coordtok.config.load import to_yaml
 from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.data.clip_reader import ClipReader
-from coordtok.data.clips import one_per_sample
+from coordtok.data.clips import Clip, one_per_sample
 from coordtok.data.latents import LatentSpec
 from coordtok.data.loader import TrainLoader
 from coordtok.data.sequence import LoaderState
@@ -26,24 +26,33 @@ from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_ba
 from coordtok.train.initialise import initialise_from, initialise_with
 from coordtok.train.loop import Progress, Trainer
 from coordtok.train.monitor import Monitor
-from coordtok.train.next_steps import next_steps
+from coordtok.train.next_steps import next_steps, nothing_to_do, where_it_is
 from coordtok.train.optim import keep_settings
 from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
+from coordtok.train.start import summary
 from coordtok.train.tasks.kinds import task_class
 from coordtok.train.tasks.task import Task
+from coordtok.train.validation import HeldOut
 
 CHECK_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 """Largest relative change of the forward check across a save and a load."""
 
 
 def train(
-    run: RunConfig, sharding_path: str, resume: str = "auto", allow_grown_data: bool = False
-) -> None:
+    run: RunConfig,
+    sharding_path: str,
+    resume: str = "auto",
+    allow_grown_data: bool = False,
+    check: bool = False,
+) -> bool:
     """Train `run`, continuing what its folder holds as `resume` says ("auto", "none" or a path).
 
-    Returns at the last step, or after saving when a signal asked to stop.
+    check: make everything, train one step in memory, and write nothing.
+
+    Returns whether there is nothing left to do; False if a signal stopped the run, which then has
+    saved.
     """
     stop = StopRequest().install()
     watch_launcher()
@@ -59,15 +68,25 @@ def train(
         if checkpoint is not None:
             state = distributed.together(lambda: read_state(checkpoint))
         if state is not None and state.step >= run.train.steps:
-            _say(f"{checkpoint} is finished: step {state.step} of {run.train.steps}")
-            _say(next_steps(folder, run))
-            return
-        trainer = assemble(run, sharding, folder, checkpoint, state, allow_grown_data, stop)
-        stack.callback(trainer.monitor.close)
+            _say(nothing_to_do(checkpoint, state.step, run), next_steps(folder, run, state.step))
+            return True
+        parts = prepare(run, state, allow_grown_data)
+        run = parts.run
+        _say(summary(run, sharding, parts.data, parts.held_out, checkpoint, state))
+        trainer = assemble(parts, sharding, folder, checkpoint, state, stop)
         stack.callback(trainer.batches.close)
+        if check:
+            _say(trainer.check())
+            return True
+        if checkpoint is not None and is_inside(checkpoint, folder):
+            distributed.run_on_main(lambda: rewind(folder.checkpoints, checkpoint))
+        trainer.begin()
+        stack.callback(trainer.monitor.close)
         finished = trainer.fit()
-    if finished:
-        _say(next_steps(folder, run))
+    step = trainer.progress.step
+    _say(next_steps(folder, run, step) if finished else where_it_is(folder, run, step))
+    distributed.barrier()  # launchers end the others when the first leaves with another code than 0
+    return finished
 
 
 def _check_memory(run: RunConfig, sharding: Sharding) -> None:
@@ -97,21 +116,26 @@ def _check_shared(folder: RunFolder) -> None:
     distributed.together(check)
 
 
-def _say(text: str) -> None:
+def _say(*texts: str) -> None:
     if distributed.is_main():
-        print(text, flush=True)
+        print(*texts, sep="\n", flush=True)
 
 
-def assemble(
-    run: RunConfig,
-    sharding: Sharding,
-    folder: RunFolder,
-    checkpoint: Any,
-    state: TrainState | None,
-    allow_grown_data: bool,
-    stop: StopRequest,
-) -> Trainer:
-    """Every part of a run, at the state of `checkpoint` or at the beginning."""
+class Parts(NamedTuple):
+    """What a run has before its model is built."""
+
+    run: RunConfig
+    """What its data decide is filled in."""
+    task: Task
+    progress: Progress
+    loader: TrainLoader
+    held_out: HeldOut | None
+    data: list[dict[str, Any]]
+    """Of each dataset what a checkpoint keeps of it."""
+
+
+def prepare(run: RunConfig, state: TrainState | None, allow_grown_data: bool) -> Parts:
+    """The data and the task of a run, at `state` or at the beginning."""
     datasets = distributed.together(
         lambda: [_open(run, source.path, source.weight) for source in run.data.shards]
     )
@@ -128,14 +152,23 @@ def assemble(
     progress = _progress(state, datasets, data)
     loader = distributed.together(lambda: _train_loader(run, task, datasets, progress.loader))
     held_out = distributed.together(lambda: _held_out(run, task))
-    engine, ema = _engine(run, sharding, folder, task, checkpoint, state)
-    if checkpoint is not None and is_inside(checkpoint, folder):
-        distributed.run_on_main(lambda: rewind(folder.checkpoints, checkpoint))
-    distributed.run_on_main(lambda: folder.begin(progress.step, to_yaml(run)))
-    monitor = Monitor(run, folder, progress.step)
+    return Parts(run, task, progress, loader, held_out, data)
+
+
+def assemble(
+    parts: Parts,
+    sharding: Sharding,
+    folder: RunFolder,
+    checkpoint: Any,
+    state: TrainState | None,
+    stop: StopRequest,
+) -> Trainer:
+    """The trainer of a run, at the state of `checkpoint` or at the beginning."""
+    run = parts.run
+    engine, ema = _engine(run, sharding, folder, parts.task, checkpoint, state)
     return Trainer(
-        run, sharding, folder, task, engine, ema, iter(loader), held_out, data, progress,
-        monitor, stop,
+        run, sharding, folder, parts.task, engine, ema, iter(parts.loader), parts.held_out,
+        parts.data, parts.progress, Monitor(run, folder), stop,
     )  # fmt: skip
 
 
@@ -196,22 +229,27 @@ def _train_loader(
     )
 
 
-def _held_out(run: RunConfig, task: Task) -> ClipReader | None:
+def _held_out(run: RunConfig, task: Task) -> HeldOut | None:
     """A window of every held-out sample, the same ones every time."""
     if run.data.val_shards is None:
         return None
     dataset = _open(run, run.data.val_shards)
     read = task.reader()
-    return ClipReader(
-        dataset,
-        one_per_sample(dataset.index, read.frames, run.seed),
-        read,
-        batch=run.train.eval_batch,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        workers=run.data.workers,
-        prefetch=run.data.prefetch,
-    )
+    clips = one_per_sample(dataset.index, read.frames, run.seed)
+
+    def reader(clips: Sequence[Clip]) -> ClipReader:
+        return ClipReader(
+            dataset,
+            clips,
+            read,
+            batch=run.train.eval_batch,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            workers=run.data.workers,
+            prefetch=run.data.prefetch,
+        )
+
+    return HeldOut(reader(clips), reader(clips[: run.train.sample_clips]), len(clips))
 
 
 def _engine(

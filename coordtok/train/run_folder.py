@@ -2,11 +2,11 @@
 
     runs/NAME/  config.yaml  metrics.jsonl  samples/  checkpoints/
 
-One run at a time writes here; `owner.lock` names it.
+One run at a time writes here; `owner.lock` names it. A start that fails leaves no new folder.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from coordtok.errors import CheckpointError
@@ -26,6 +26,7 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.metrics = self.path / "metrics.jsonl"
         self.config = self.path / "config.yaml"
+        self._begun = False
 
     @property
     def is_used(self) -> bool:
@@ -43,7 +44,10 @@ class RunFolder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Own the folder within the block, or name its owner in a `CheckpointError`."""
+        """Own the folder within the block, or name its owner in a `CheckpointError`. What is made
+        for that goes again if the run does not `begin`."""
+        folders = (self.samples, self.checkpoints, self.path, *self.path.parents)
+        missing = [path for path in (self.path / LOCK, *folders) if not path.exists()]
         self.create()
         with ExitStack() as held:
             try:
@@ -58,9 +62,22 @@ class RunFolder:
                     f"{self.path} cannot be locked ({error.strerror}); choose a run_dir on a file "
                     "system with locks"
                 ) from error
+            if not (self.path / LOCK).exists():
+                raise CheckpointError(
+                    f"the run that had {self.path} did not begin and took it away; start again"
+                )
+            held.callback(self._remove_unless_begun, missing)
             for folder in (self.path, self.checkpoints, self.samples):
                 remove_partial(folder)
             yield
+
+    def _remove_unless_begun(self, made: list[Path]) -> None:
+        for path in () if self._begun else made:
+            with suppress(OSError):  # it holds something after all
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
 
     @property
     def owner(self) -> str:
@@ -69,6 +86,7 @@ class RunFolder:
 
     def begin(self, step: int, config: str) -> None:
         """Drop what was logged beyond `step`, and save the config this run goes on with."""
+        self._begun = True
         try:
             self.truncate_metrics(step)
             replace_text(self.config, config)

@@ -18,6 +18,16 @@ from coordtok.errors import TrainingError
 from coordtok.train.tasks.task import Task
 
 
+class HeldOut(NamedTuple):
+    """Held-out clips, and how this rank reads them."""
+
+    all: ClipReader
+    first: ClipReader
+    """Those that pictures show."""
+    clips: int
+    """Of all ranks."""
+
+
 class Look(NamedTuple):
     """What scoring clips found, over all ranks."""
 
@@ -37,10 +47,10 @@ def validate(task: Task, engine: Any, reader: ClipReader, shown: int) -> Look:
     Raises:
         UserError: on all ranks, what went wrong with the data of any.
     """
-    look = _look(task, engine, reader, shown)
-    if not look.clips:
+    found = look(task, engine, reader, shown)
+    if not found.clips:
         raise TrainingError("data.val_shards has no readable clip; rebuild it or set it to null")
-    return look
+    return found
 
 
 def look_at_training(task: Task, engine: Any, batch: Batch, count: int, shown: int) -> Look:
@@ -49,10 +59,11 @@ def look_at_training(task: Task, engine: Any, batch: Batch, count: int, shown: i
     data = {name: value[:count] for name, value in batch.data.items()}
     first, step = distributed.rank(), distributed.world_size()
     numbers = {place: first + step * place for place in range(count)}
-    return _look(task, engine, [ClipBatch(data, batch.ids[:count], (), numbers, {})], shown)
+    return look(task, engine, [ClipBatch(data, batch.ids[:count], (), numbers, {})], shown)
 
 
-def _look(task: Task, engine: Any, batches: Iterable[ClipBatch], shown: int) -> Look:
+def look(task: Task, engine: Any, batches: Iterable[ClipBatch], shown: int) -> Look:
+    """Scores of each rank's batches, as many on all of them, and a picture of the first `shown`."""
     scores: dict[int, dict[str, float]] = {}
     pictures: dict[int, list[np.ndarray]] = {}
     skipped: list[SkippedSample] = []

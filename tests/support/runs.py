@@ -20,6 +20,8 @@ from tests.support.ranks import ROOT, Ranks, start
 from tests.support.shards import write_tars
 
 FP32 = ROOT / "ds_configs/zero3_fp32.json"
+STOPPED = 75
+"""Exit code of a run that a signal stopped."""
 SIZE, FRAMES = 32, 8
 VIDEO = VideoSpec(frames=FRAMES, height=SIZE, width=SIZE, fps=None)
 TINY = {

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.support.ranks import ROOT, free_port
-from tests.support.runs import FP32, Run, wait_for_step
+from tests.support.runs import FP32, STOPPED, Run, wait_for_step
 
 NewRun = Callable[..., Run]
 BIN = Path(sys.executable).parent
@@ -69,8 +69,20 @@ def test_sigterm_to_the_launcher_of_a_node_saves(new_run: NewRun) -> None:
     output = launched.communicate(timeout=900)[0]
     assert all_end(ranks, seconds=30)
     step = max(run.losses())
-    assert f"asked to stop: saved step {step}" in output
+    assert f"asked to stop: saved step {step} of 100000" in output
     assert (run.folder / f"checkpoints/step_{step:08d}/manifest.json").exists()
+
+
+def test_the_launcher_returns_what_a_stopped_run_does(new_run: NewRun) -> None:
+    run = new_run()
+    launched = launch(run, ENDLESS)
+    wait_for_step(run, 1)
+    _, *ranks = tree(launched)
+    ranks[0].send_signal(signal.SIGUSR1)
+    output = launched.communicate(timeout=900)[0]
+    assert launched.returncode == STOPPED, output
+    step = max(run.losses())
+    assert f"checkpoint  {run.folder}/checkpoints/step_{step:08d}" in output
 
 
 def test_two_runs_cannot_share_a_folder(new_run: NewRun) -> None:
@@ -81,7 +93,7 @@ def test_two_runs_cannot_share_a_folder(new_run: NewRun) -> None:
     assert f"{run.folder} is in use by process {first.processes[0].pid}" in output
     assert "Traceback" not in output
     first.signal(signal.SIGTERM)
-    assert first.wait() == [0]
+    assert first.wait() == [STOPPED]
 
 
 def test_no_compiler_is_started(new_run: NewRun, tmp_path: Path) -> None:

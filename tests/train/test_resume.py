@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from coordtok.train.checkpoint_folder import committed
-from tests.support.runs import FP32, Run, kill_at_random, wait_for_step
+from tests.support.runs import FP32, STOPPED, Run, kill_at_random, wait_for_step
 
 NewRun = Callable[..., Run]
 JSONS = ["zero1", "zero2", "zero3", "zero3_fp32", "zero3_offload"]
@@ -34,6 +34,7 @@ def test_a_finished_run_says_so_and_a_used_folder_is_refused(new_run: NewRun) ->
     run("train.steps=2")
     before = (run.folder / "metrics.jsonl").read_text()
     assert "is finished: step 2 of 2" in run("train.steps=2")
+    assert "is at step 2, beyond train.steps=1: nothing was done" in run("train.steps=1")
     assert "choose another run_dir" in run("--resume", "none", code=2)
     assert (run.folder / "metrics.jsonl").read_text() == before
 
@@ -97,7 +98,7 @@ def test_a_signal_to_one_rank_saves_on_all(new_run: NewRun, number: int) -> None
     started = run.start("train.steps=100000", ranks=2)
     wait_for_step(run, 3)
     started.signal(number, ranks=[1])
-    assert started.wait() == [0, 0], started.output
+    assert started.wait() == [STOPPED, STOPPED], started.output
     step = max(run.losses())
     assert f"asked to stop: saved step {step}" in started.output
     run(f"train.steps={step + 2}", ranks=2)
