@@ -4,7 +4,8 @@ It gives the samples of the raw shards that `data_prep.build_shards --codec raw`
 same size: the same keys, frames and KEY.json in the same lanes, hence the same order and the same
 clips. KEY.npy is made when its bytes are asked for: the frames that they belong to are decoded and
 resized. All that reads shards reads a folder in the same way, at the cost of decoding full-size
-video each time.
+video each time. Which files are videos is told here by their names; the builder opens the others
+too.
 
 Shapes: T frames, H rows, W columns, 3 colours (RGB).
 """

@@ -47,10 +47,11 @@ DISTANCE_NAMES = {"lpips": "lpips", "hed": "vgg_hed"}
 
 USAGE = """\
                 python scripts/reconstruct.py --model exports/{name} --input VIDEO --output out
-your videos     python -m data_prep.build_shards --input VIDEOS --output shards/mine
+your videos     python -m data_prep.build_shards --input VIDEOS --output shards/mine \\
+                    --val-fraction 0.1
 many GPUs       deepspeed --num_gpus 8 scripts/train.py --deepspeed ds_configs/zero3.json \\
-                    --config tokenizer_l data.shards=shards/mine data.val_shards=null \\
-                    run_dir=runs/mine"""
+                    --config tokenizer_l data.shards=shards/mine/train \\
+                    data.val_shards=shards/mine/val run_dir=runs/mine"""
 
 
 class TokenizerTask:
