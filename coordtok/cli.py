@@ -20,7 +20,7 @@ from coordtok.config.load import preset_names
 from coordtok.config.sampling import SamplerConfig
 from coordtok.config.sharding import shipped_jsons
 from coordtok.config.training import MOST_POINTS
-from coordtok.errors import ConfigError, UserError, one_line, refusal
+from coordtok.errors import ConfigError, for_user, one_line
 
 P = ParamSpec("P")
 
@@ -105,18 +105,15 @@ def exit_on_user_error(main: Callable[P, int | None]) -> Callable[P, int]:
             code = main(*args, **kwargs) or 0
             sys.stdout.flush()
             return code
-        except UserError as error:
-            _tell(f"error: {one_line(error)}", error.shared)
-            return 2
         except KeyboardInterrupt:
             _tell("interrupted", shared=True)
             return 130
         except Exception as error:
             if isinstance(error, OSError) and error.filename is None and _is_output_broken():
                 error.filename = "standard output"
-            if (refused := refusal(error)) is None:
+            if (told := for_user(error)) is None:
                 raise
-            _tell(f"error: {one_line(refused)}")
+            _tell(f"error: {one_line(told)}", told.shared)
             return 2
 
     return wrapped

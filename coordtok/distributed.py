@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from coordtok.errors import UserError, one_line, refusal
+from coordtok.errors import UserError, for_user, one_line
 
 T = TypeVar("T")
 
@@ -159,10 +159,8 @@ def together(action: Callable[[], T]) -> T:
     result, error = None, None
     try:
         result = action()
-    except UserError as caught:
-        error = caught
     except Exception as caught:
-        error = refusal(caught)
+        error = for_user(caught)
         if error is None:
             raise
     raise_together(error)

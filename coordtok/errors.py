@@ -38,12 +38,14 @@ class TrainingError(UserError):
     shared = True
 
 
-def refusal(error: Exception) -> UserError | None:
-    """What the operating system refused, where no reader or writer has words of its own for it:
-    the file, the reason and a fix. None where it refused nothing.
+def for_user(error: Exception) -> UserError | None:
+    """`error` where it is for the user, or what the operating system refused where no reader or
+    writer has words of its own for it: the file, the reason and a fix. None for a mistake in code.
 
-    Libraries in C++ tell it as a RuntimeError with the system's words in it.
+    Libraries in C++ tell a refusal as a RuntimeError with the system's words in it.
     """
+    if isinstance(error, UserError):
+        return error
     if isinstance(error, MemoryError):
         return UserError(f"{os.strerror(errno.ENOMEM)}; {_FIXES[errno.ENOMEM]}")
     if isinstance(error, RuntimeError):

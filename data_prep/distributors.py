@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Protocol
 
-from coordtok.errors import ConfigError, UserError
+from coordtok.errors import ConfigError, UserError, for_user
 
 Report = Callable[[int], None]
 Work = Callable[[Any, Report], Any]
@@ -155,10 +155,9 @@ def _serve(pipe: Connection) -> None:
             return
         try:
             pipe.send(("done", work(task, report)))
-        except UserError as error:
-            pipe.send(("error", error))
-        except Exception:
-            pipe.send(("error", RuntimeError(f"in a worker:\n{traceback.format_exc()}")))
+        except Exception as error:
+            trace = traceback.format_exc()
+            pipe.send(("error", for_user(error) or RuntimeError(f"in a worker:\n{trace}")))
 
 
 def _end_with_parent() -> None:

@@ -20,6 +20,7 @@ from coordtok.video.source import RESAMPLERS
 
 DATASETS = ("folder", "ucf101", "kinetics", "list")
 MEGABYTE = 1_000_000
+_LONGEST_PREFIX = 100
 
 _EPILOG = """\
 examples:
@@ -83,8 +84,11 @@ class BuildOptions:
                 f"{self.height} x {self.width} is odd, yuv420p needs even sizes: "
                 "use --pixel-format yuv444p"
             )
-        if not SHARD_NAME.fullmatch(f"{self.prefix}.tar"):
-            raise ConfigError(f"--prefix {self.prefix!r}: letters, digits, '_' and '-' only")
+        if not SHARD_NAME.fullmatch(f"{self.prefix}.tar") or len(self.prefix) > _LONGEST_PREFIX:
+            raise ConfigError(
+                f"--prefix {self.prefix[: _LONGEST_PREFIX + 1]!r}: letters, digits, '_' and '-' "
+                f"only, at most {_LONGEST_PREFIX}"
+            )
         if self.dataset == "ucf101" and (self.splits is None or self.split is None):
             raise ConfigError("--dataset ucf101 needs --splits DIR and --split train or test")
         if self.dataset == "kinetics" and self.csv is None:

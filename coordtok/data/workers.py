@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from coordtok.data.sample import Item
-from coordtok.errors import DataError, UserError, one_line
+from coordtok.errors import DataError, UserError, for_user, one_line
 
 Series = Callable[[int, int], Iterator[Item]]
 """(i, n) -> the items i, i + n, i + 2n ... of a series"""
@@ -92,8 +92,10 @@ class _WorkerItems(IterableDataset):
         try:
             for number, item in enumerate(self._series(worker.id, worker.num_workers)):
                 yield self._slots.put(worker.id, number, item)
-        except UserError as error:
-            yield error
+        except Exception as error:
+            if (told := for_user(error)) is None:
+                raise
+            yield told
 
 
 def _from_workers(
