@@ -30,7 +30,7 @@ from tests.campaign.good_input import GoodInputs, environment
 from tests.support.ranks import ROOT
 from tests.support.warm_python import WarmProcess, WarmPython
 
-HANG_S = 60.0
+HANG_S = 60
 MOST_BYTES = 4 << 30
 GOOD = ("finished", "skipped", "refused")
 BAD = ("traceback", "hang", "memory", "signal", "left", "other")
@@ -61,8 +61,8 @@ class Outcome:
 class Running:
     """A case that has been started. It prints into pipes, which no limit of a disk holds for."""
 
-    def __init__(self, case: Case, python: WarmPython, home: Path) -> None:
-        self.case = case
+    def __init__(self, case: Case, python: WarmPython, home: Path, hang_s: float) -> None:
+        self.case, self._hang_s = case, hang_s
         self._readers, writers = zip(_pipe(), _pipe())
         self._printed = ["", ""]
         self._process: WarmProcess = python.start(
@@ -83,7 +83,7 @@ class Running:
         if self._most_bytes > MOST_BYTES:
             return self._outcome("memory", f"{self._most_bytes >> 20} MB")
         if code is None:
-            too_long = now - self._start > HANG_S
+            too_long = now - self._start > self._hang_s
             return self._outcome("hang", "".join(self._printed)[-200:]) if too_long else None
         self._ended = self._ended or now
         if self._process.pid in sessions:
@@ -163,7 +163,12 @@ def _end_session(session: int) -> None:
 
 
 def outcomes(
-    cases: Iterable[int], seed: int, good: GoodInputs, python: WarmPython, jobs: int
+    cases: Iterable[int],
+    seed: int,
+    good: GoodInputs,
+    python: WarmPython,
+    jobs: int,
+    hang_s: float = HANG_S,
 ) -> Iterator[Outcome]:
     """Run cases, `jobs` at a time, each in a folder of its own beside the good inputs."""
     folder = good.folder.parent
@@ -171,7 +176,7 @@ def outcomes(
     while True:
         for number in islice(waiting, jobs - len(running)):
             case = prepare(seed, number, good, folder / str(number))
-            running.append(Running(case, python, folder))
+            running.append(Running(case, python, folder, hang_s))
         if not running:
             return
         time.sleep(_POLL_S)
@@ -215,12 +220,19 @@ def main() -> int:
         default=2 * (os.cpu_count() or 1),
         help="cases at a time; some only wait (default: %(default)s)",
     )
+    parser.add_argument(
+        "--hang",
+        type=float,
+        metavar="SECONDS",
+        default=HANG_S,
+        help="what ends later hangs; more on a busy machine (default: %(default)s)",
+    )
     args = parser.parse_args()
     cases = [args.case] if args.case is not None else numbers(args.only, args.count)
     python, found = WarmPython(ROOT), []
     with tempfile.TemporaryDirectory() as folder:
         good = GoodInputs(Path(folder) / "good", python)
-        for outcome in outcomes(cases, args.seed, good, python, args.jobs):
+        for outcome in outcomes(cases, args.seed, good, python, args.jobs, args.hang):
             found.append(outcome)
             if outcome.result in BAD or args.case is not None:
                 print(outcome, flush=True)

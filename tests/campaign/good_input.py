@@ -140,7 +140,7 @@ def _write_settings(folder: Path) -> None:
         },
         "dit.yaml": {
             "run_dir": "out", "model": generator, "data": {**data, "shards": "latents"},
-            "train": {**train, "sample_clips": 1}, "sampler": {"steps": 2},
+            "train": {**train, "steps": 2, "sample_clips": 1}, "sampler": {"steps": 2},
         },
         "study.yaml": {
             "folder": "out", "deepspeed": "zero.json", "budget": 1e10, "common": ["data.workers=0"],
