@@ -9,8 +9,9 @@ import shutil
 from dataclasses import asdict, dataclass
 from math import log10
 from pathlib import Path
-from typing import Any
 
+from coordtok.config.load import build
+from coordtok.errors import ConfigError
 from coordtok.storage.files import write_whole
 from coordtok.storage.json_files import read_json
 from coordtok.storage.names import short_hash
@@ -71,12 +72,11 @@ class WorkFolder:
         return self._path("segments", key)
 
     def video(self, name: str) -> VideoRecord | None:
-        """The record of a finished video."""
-        stored = _read(self._path("videos", name))
-        if stored is None:
+        """The record of a finished video; None where there is none, or a damaged one."""
+        try:
+            return build(VideoRecord, read_json(self._path("videos", name)))
+        except (FileNotFoundError, ValueError, ConfigError):
             return None
-        segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
-        return VideoRecord(**stored, segments=segments)
 
     def put_video(self, record: VideoRecord) -> None:
         write_whole(self._path("videos", record.name), json.dumps(asdict(record)).encode())
@@ -90,10 +90,3 @@ class WorkFolder:
 def psnr(squared_error: float, values: float) -> float | None:
     """PSNR in dB of 8-bit values from a sum of squared errors; None where nothing differs."""
     return 10 * log10(255**2 * values / squared_error) if squared_error else None
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        return None

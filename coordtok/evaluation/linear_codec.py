@@ -176,10 +176,15 @@ def _read(path: Path) -> LinearCodec:
         with open_regular(path), safe_open(path, framework="pt") as file:
             frames, height, width = map(int, (file.metadata() or {})["tubelet"].split(","))
             mean_P, basis_KP = file.get_tensor("mean"), file.get_tensor("basis")
-        if basis_KP.shape != (len(basis_KP), frames * height * width * 3):
+        if min(frames, height, width) < 1:
+            raise ValueError("its tubelets have no size")
+        if basis_KP.shape[1:] != (frames * height * width * 3,) or basis_KP.ndim != 2:
             raise ValueError("its components are not of its tubelets")
         if mean_P.shape != basis_KP.shape[1:]:
             raise ValueError("its mean is not of its components")
+        for tensor in (mean_P, basis_KP):
+            if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+                raise ValueError("its values are not finite numbers in float32")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise DataError(
             f"{path} is no linear codec ({error}); make one: python scripts/fit_linear_codec.py "

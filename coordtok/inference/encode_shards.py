@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from coordtok import distributed
+from coordtok.config.load import build
 from coordtok.data.clip_reader import ClipBatch, ClipReader
 from coordtok.data.clips import Clip, WindowChoice
 from coordtok.data.index import INDEX_NAME, ShardIndex, VideoSpec, lane_sizes
@@ -132,7 +133,10 @@ def _begin(owned: ExitStack, claim: Claim, output: Path) -> Summary | None:
     before = claim.take()
     if before is not None and (output / INDEX_NAME).exists():
         shutil.rmtree(output / WORK, ignore_errors=True)
-        return Summary(**before)
+        try:
+            return build(Summary, before)
+        except ConfigError:
+            raise DataError(f"{output / CLAIM} is damaged: choose another folder") from None
     (output / WORK).mkdir(exist_ok=True)
     return None
 

@@ -18,13 +18,17 @@ def is_finished(run: StudyRun) -> bool:
     """Whether a run has the held-out score of its last step, and its checkpoint."""
     latest = run.folder / "checkpoints" / "latest"
     last = run.config.train.steps
-    saved = latest.is_file() and latest.read_text(encoding="utf-8").strip() == f"step_{last:08d}"
+    saved = latest.is_file() and latest.read_bytes().strip() == b"step_%08d" % last
     return saved and last in scores(run)
 
 
 def scores(run: StudyRun) -> dict[int, dict[str, Any]]:
     """The validation lines of a run's metrics.jsonl, by step; lines that are torn are left out."""
-    return {line["step"]: line for line in _lines(run.folder / "metrics.jsonl") if SCORE in line}
+    return {
+        line["step"]: line
+        for line in _lines(run.folder / "metrics.jsonl")
+        if isinstance(line.get(SCORE), int | float)
+    }
 
 
 def ranking(runs: Sequence[StudyRun]) -> list[dict[str, Any]]:
@@ -94,7 +98,9 @@ def _seconds(run: StudyRun) -> float | None:
     """Training time of a run's last step, validation and saving left out."""
     last = run.config.train.steps
     lines = [line for line in _lines(run.folder / "metrics.jsonl") if line.get("step") == last]
-    return next((line["seconds"] for line in lines if "seconds" in line), None)
+    return next(
+        (value for line in lines if isinstance(value := line.get("seconds"), int | float)), None
+    )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

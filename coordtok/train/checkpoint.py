@@ -20,8 +20,10 @@ import torch
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from coordtok import distributed
-from coordtok.errors import CheckpointError, one_line
+from coordtok.config.load import build
+from coordtok.errors import CheckpointError, ConfigError, one_line
 from coordtok.storage.files import replace_text
+from coordtok.storage.json_files import read_json
 from coordtok.storage.manifests import FileFacts, measure, write_manifest
 from coordtok.train.checkpoint_folder import LATEST, MANIFEST, prune, tag_of
 from coordtok.train.ema import EMA
@@ -54,8 +56,8 @@ class TrainState:
 
 def read_state(checkpoint: Path) -> TrainState:
     try:
-        return TrainState(**json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return build(TrainState, read_json(checkpoint / STATE))
+    except (OSError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{checkpoint} has no readable {STATE}: {error}") from error
 
 

@@ -6,6 +6,7 @@
 Resuming, `train.init_from` and exports all find checkpoints here.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from coordtok.storage.manifests import first_damage, read_manifest
 
 MANIFEST = "manifest.json"
 LATEST = "latest"
+_TAG = re.compile(r"step_[0-9]{8,}")
 
 
 def tag_of(step: int) -> str:
@@ -24,11 +26,20 @@ def tag_of(step: int) -> str:
 
 
 def committed(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run, newest first: those up to `latest` that have a manifest."""
+    """Complete checkpoints of a run, newest first: those up to `latest` that have a manifest.
+
+    Raises:
+        CheckpointError: `latest` is damaged.
+    """
     latest = folder / LATEST
     if not latest.is_file():
         return []
     newest = latest.read_text(encoding="utf-8", errors="replace").strip()
+    if not _TAG.fullmatch(newest):
+        raise CheckpointError(
+            f"{latest} is damaged: write the name of the newest whole checkpoint into it, as "
+            f"{tag_of(1000)}"
+        )
     found = (path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
     return sorted((path for path in found if path.name <= newest), reverse=True)
 

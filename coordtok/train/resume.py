@@ -71,10 +71,10 @@ def check_same_run(
             f"the data changed since the checkpoint: {_describe(state.data)} then, "
             f"{_describe(data)} now; restore it, or accept it with --allow-grown-data"
         )
-    if state.config["data"]["shuffle_block"] != run.data.shuffle_block:
+    if then["data"]["shuffle_block"] != run.data.shuffle_block:
         raise CheckpointError(
             f"data.shuffle_block is {run.data.shuffle_block}, but the checkpoint's order was made "
-            f"with {state.config['data']['shuffle_block']}; set it back"
+            f"with {then['data']['shuffle_block']}; set it back"
         )
 
 

@@ -28,6 +28,13 @@ def test_a_run_means_its_newest_committed_checkpoint(run: Path) -> None:
     assert find_checkpoint(run) == checkpoints / "step_00000001"
 
 
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"step_2", b"../../step_00000002", b"zzz"])
+def test_a_damaged_latest_is_named(run: Path, text: bytes) -> None:
+    (run / "checkpoints/latest").write_bytes(text)
+    with pytest.raises(CheckpointError, match=r"latest is damaged: write .* into it, as step_0"):
+        find_checkpoint(run)
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
