@@ -7,7 +7,7 @@ than a clip makes a segment that is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -54,8 +54,8 @@ class VideoTask:
 def store_video(task: VideoTask, report: Report) -> VideoRecord:
     """Encode a video's segments into the work folder; its record is written last.
 
-    A video that cannot be read leaves a record with the reason. A damaged one is read again on one
-    thread, so that the number of processes changes no byte.
+    A video that cannot be read leaves a record with the reason. A damaged one is decoded again on
+    one thread, so that the number of processes changes no byte.
 
     Raises:
         DataError: the segments cannot be written.
@@ -65,17 +65,19 @@ def store_video(task: VideoTask, report: Report) -> VideoRecord:
         try:
             record = _store_segments(work, task, report)
         except DamageInThreads:
-            record = _store_segments(work, replace(task, threads=1), report)
+            record = _store_segments(work, task, report, decoders=1)
     except UnreadableVideo as error:
         record = VideoRecord(task.name, 0.0, (), str(error))
     work.put_video(record)
     return record
 
 
-def _store_segments(work: WorkFolder, task: VideoTask, report: Report) -> VideoRecord:
+def _store_segments(
+    work: WorkFolder, task: VideoTask, report: Report, decoders: int | None = None
+) -> VideoRecord:
     """Raises UnreadableVideo, and leaves no segment."""
     options = task.options
-    source = open_video(task.video.path, task.threads, options.keep_damaged)
+    source = open_video(task.video.path, task.threads, options.keep_damaged, decoders)
     held_out_from = _held_out_from(source, options) if task.by_time else None
     begun: list[str] = []
 

@@ -49,7 +49,7 @@ class Anchor(NamedTuple):
 
 class DamageInThreads(UnreadableVideo):
     """Damage of which a decoder makes other pictures on several threads than on one: for the same
-    frames anywhere, read the video again on one thread."""
+    frames anywhere, decode the video again on one."""
 
 
 class SourceVideo:
@@ -62,10 +62,15 @@ class SourceVideo:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], threads: int = 1, keep_damaged: bool = False
+        self,
+        path: str | os.PathLike[str],
+        threads: int = 1,
+        keep_damaged: bool = False,
+        decoders: int | None = None,
     ) -> None:
         self.path = path
         self.threads = threads
+        self._decoders = threads if decoders is None else decoders
         self.keep_damaged = keep_damaged
         self.damage: str | None = None
         with self._open() as container:
@@ -99,7 +104,7 @@ class SourceVideo:
         try:
             return self._survey()
         except DamageInThreads:
-            return SourceVideo(self.path, 1, self.keep_damaged)._survey()
+            return SourceVideo(self.path, self.threads, self.keep_damaged, 1)._survey()
 
     def count(self) -> int:
         """About the number of frames, from the packets: nothing is decoded."""
@@ -206,8 +211,8 @@ class SourceVideo:
 
     def _use_threads(self, container: av.container.InputContainer) -> None:
         stream = container.streams.video[0]
-        stream.codec_context.thread_count = self.threads
-        stream.thread_type = "AUTO" if self.threads > 1 else "NONE"
+        stream.codec_context.thread_count = self._decoders
+        stream.thread_type = "AUTO" if self._decoders > 1 else "NONE"
 
     def _decode(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Every decoded frame with its time in seconds from the first."""
@@ -217,7 +222,7 @@ class SourceVideo:
             clock = _Clock(self.fps)
             try:
                 for frame, pts in _decoded(container, span):
-                    if frame.is_corrupt and self.threads > 1:
+                    if frame.is_corrupt and self._decoders > 1:
                         raise DamageInThreads("damaged")
                     count += 1
                     yield frame, clock(pts, frame.time_base)
@@ -228,22 +233,29 @@ class SourceVideo:
             raise UnreadableVideo(self.damage or "not one frame in it")
         if self.damage is None and count < _ENOUGH_FRAMES * promised:
             self.damage = f"cut off: {count} of about {promised} frames are there"
-        if self.damage is not None and self.threads > 1:
+        if self.damage is not None and self._decoders > 1:
             raise DamageInThreads(self.damage)
         if self.damage is not None and not self.keep_damaged:
             raise UnreadableVideo(self.damage)
 
 
 def open_video(
-    path: str | os.PathLike[str], threads: int = 1, keep_damaged: bool = False
+    path: str | os.PathLike[str],
+    threads: int = 1,
+    keep_damaged: bool = False,
+    decoders: int | None = None,
 ) -> SourceVideo:
-    """Open any file ffmpeg reads; `threads` decode it. Of a damaged one `keep_damaged` gives the
-    frames before the damage.
+    """Open any file ffmpeg reads.
+
+    Args:
+        threads: how many convert its frames.
+        keep_damaged: of a damaged one give the frames before the damage.
+        decoders: threads that decode it; as many as convert by default.
 
     Raises:
         UnreadableVideo: missing, empty, of no known format, or without a moving picture.
     """
-    return SourceVideo(path, threads, keep_damaged)
+    return SourceVideo(path, threads, keep_damaged, decoders)
 
 
 def why_no_video(path: str | os.PathLike[str]) -> str | None:
