@@ -70,6 +70,8 @@ SETUPS = (
     Setup("init_from", f"{_TRAIN} run.yaml train.steps=1 train.init_from=export", f"{_RUN} export"),
     Setup("train dit", f"{_TRAIN} dit.yaml train.steps=1", "dit.yaml zero.json latents export",
           "latents"),
+    Setup("train videos", f"{_TRAIN} run.yaml train.steps=1 data.shards=videos "
+          "data.val_shards=null", "run.yaml zero.json videos"),
     Setup("encode", "scripts/encode.py --model export --shards shards --output out --workers 0",
           "export shards", "shards"),
     Setup("encode, loader", "scripts/encode.py --model export --shards raw --output out "
@@ -78,6 +80,7 @@ SETUPS = (
           "export latents", "latents"),
     Setup("evaluate", f"{_EVALUATE} shards --model export --linear-codec codec.safetensors "
           "--workers 0", "export shards codec.safetensors", "shards"),
+    Setup("evaluate videos", f"{_EVALUATE} videos --model export --workers 0", "export videos"),
     Setup("evaluate clips", f"{_EVALUATE} raw --model export --clip-list evaluated/clips.csv",
           "export raw evaluated/clips.csv", "raw"),
     Setup("evaluate generated", f"{_EVALUATE} raw --generated samples --features features.pt "
