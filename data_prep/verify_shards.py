@@ -4,6 +4,7 @@
 the question itself was wrong.
 """
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from coordtok.cli import Parser, exit_on_user_error, up_to
 from coordtok.config.models import MOST_ALONG_AXIS
 from coordtok.data.index import (
     INDEX_NAME,
+    MOST_FILE_BYTES,
     MOST_INDEX_BYTES,
     MOST_LANES,
     SHARD_NAME,
@@ -33,16 +35,18 @@ from coordtok.progress import ProgressBar
 from coordtok.storage.files import write_whole
 from coordtok.storage.local import LocalStore
 from coordtok.video.codec import (
-    Frames,
+    RAW_HEADER_BYTES,
     UnreadableVideo,
     check_size,
     decode_frames,
-    decode_raw,
     h264_settings,
+    raw_layout,
 )
 from data_prep.held_out import TRAIN, VAL
 
 _CLIP_FRAMES = 128
+_PART_BYTES = 1 << 28
+"""Of decoded pixels at a time."""
 
 
 @dataclass
@@ -99,6 +103,7 @@ def write_index(
     codec, (height, width) = _codec_and_size(folder, shards)
     counts = [len(shard.samples) for shard in shards]
     if (former := _former_index(folder)) is not None:
+        _warn_of_changes(former, shards)
         clip_frames, fps = clip_frames or former.video.frames, fps or former.video.fps
         if former.codec["name"] == codec["name"]:
             codec = dict(former.codec)
@@ -111,6 +116,17 @@ def write_index(
     index = ShardIndex(video, codec, chosen, shards)
     write_whole(folder / INDEX_NAME, index.to_json().encode())
     return index
+
+
+def _warn_of_changes(former: ShardIndex, shards: Sequence[ShardEntry]) -> None:
+    """Name what a new index would take for right: checksums say nothing of damage before them."""
+    sums = {(shard.name, shard.bytes): shard.sha256 for shard in former.shards}
+    for shard in shards:
+        if sums.get((shard.name, shard.bytes), shard.sha256) != shard.sha256:
+            print(
+                f"warning: {shard.name} has other contents than the {INDEX_NAME} before said: copy "
+                "it again if nothing should have changed it"
+            )
 
 
 def _former_index(folder: Path) -> ShardIndex | None:
@@ -181,25 +197,35 @@ def _sample_problems(path: Path, sample: SampleEntry, index: ShardIndex) -> Iter
 
 def _decode(
     path: Path, sample: SampleEntry, frames: int, size: tuple[int, int] | None = None
-) -> tuple[Frames, str]:
-    """The first frames of a sample, of that (H, W), and the extension they are stored under."""
+) -> tuple[tuple[int, int], str]:
+    """Decode the first frames of a sample, of that (H, W), in parts: they may be an hour.
+
+    Returns:
+        The (H, W) that they have, and the extension they are stored under.
+    """
     extension = next((ext for ext in VIDEO_EXTENSIONS if ext in sample.files), None)
     if extension is None or not frames:
         raise UnreadableVideo("no frames in it")
+    if extension == "npy":
+        stored = sample.files[extension][1]
+        shape, start = raw_layout(_read(path, sample, extension, RAW_HEADER_BYTES), stored)
+        if start + math.prod(shape) != stored:
+            raise UnreadableVideo(f".npy of {shape} with {stored - start} bytes of pixels")
+        if size is not None:
+            check_size(shape[1:3], size)
+        return shape[1:3], extension
     data = _read(path, sample, extension)
-    if extension != "npy":
-        return decode_frames(data, 0, frames, size), extension
-    stored = decode_raw(data)[:frames]
-    if size is not None:
-        check_size(stored.shape[1:3], size)
-    return stored, extension
+    part = max(1, _PART_BYTES // (3 * math.prod(size or (1, 1))))
+    for first in range(0, frames, part):
+        found = decode_frames(data, first, min(part, frames - first), size).shape[1:3]
+    return found, extension
 
 
-def _read(path: Path, sample: SampleEntry, extension: str) -> bytes:
+def _read(path: Path, sample: SampleEntry, extension: str, most: int = MOST_FILE_BYTES) -> bytes:
     offset, size = sample.files[extension]
     with open(path, "rb") as file:
         file.seek(offset)
-        return file.read(size)
+        return file.read(min(size, most))
 
 
 def _codec_and_size(
@@ -209,13 +235,13 @@ def _codec_and_size(
     for shard in shards:
         for sample in shard.samples:
             try:
-                frames, extension = _decode(folder / shard.name, sample, 1)
+                size, extension = _decode(folder / shard.name, sample, 1)
             except UnreadableVideo:
                 continue
             codec = {"name": "raw"}
             if extension != "npy":
                 codec = {"name": "h264", **h264_settings(_read(folder / shard.name, sample, "mp4"))}
-            return codec, (frames.shape[1], frames.shape[2])
+            return codec, size
     raise DataError(
         f"no .tar in {folder} holds a readable sample: KEY.mp4 or KEY.npy (latents are indexed by "
         "scripts/encode.py, which knows their statistics: run it again)"

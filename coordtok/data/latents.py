@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import deserialize
 
 from coordtok.config.models import NO_LABEL
-from coordtok.data.index import ShardIndex, VideoSpec
+from coordtok.data.index import MOST_FILE_BYTES, ShardIndex, VideoSpec
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.sample import label_of, read_info
 from coordtok.errors import ConfigError, DataError
@@ -206,6 +206,9 @@ def _spec(video: VideoSpec, codec: Mapping[str, Any]) -> LatentSpec:
     if codec["dtype"] not in get_args(PlaneType):
         raise ValueError(f"dtype {codec['dtype']!r} is none of {', '.join(get_args(PlaneType))}")
     latent = LatentShape.from_dict(codec)
+    size = latent.numbers * (2 if codec["dtype"] == "bfloat16" else 4)
+    if size > MOST_FILE_BYTES:
+        raise ValueError(f"its planes have {size} bytes, more than {MOST_FILE_BYTES}")
     tokenizer = codec["tokenizer"]
     if not (isinstance(tokenizer["path"], str) and isinstance(tokenizer["fingerprint"], str)):
         raise ValueError("the tokenizer's path or fingerprint is no text")

@@ -1,5 +1,7 @@
 """Files that a command typed by the user writes to its output, `{name}` standing for one."""
 
+import os
+import select
 import shlex
 from subprocess import TimeoutExpired
 
@@ -9,6 +11,8 @@ from coordtok.storage.names import is_plain
 
 PIPE = "pipe:"
 _EXIT_S = 5.0
+_SILENCE_S = 60.0
+"""Between two pieces of what a command writes: it may have to log in somewhere first."""
 
 
 class CommandStore:
@@ -65,9 +69,13 @@ class _Command:
         set_options(self._pipe, timeout=_EXIT_S)
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end; OSError where the command failed."""
+        """At most `size` bytes, none at the end; OSError where the command failed, or wrote nothing
+        for `_SILENCE_S`."""
+        output = self._pipe.stream.fileno()
+        if not select.select([output], [], [], _SILENCE_S)[0]:
+            raise OSError(f"the command wrote nothing for {_SILENCE_S:g} s")
         try:
-            content = self._pipe.read(size)
+            content = os.read(output, size)
             if not content:
                 self._pipe.proc.wait(_EXIT_S)
                 self._pipe.check_status()

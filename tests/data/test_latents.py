@@ -167,6 +167,7 @@ def test_the_spec_comes_back_from_an_index_and_is_in_its_fingerprint() -> None:
         ({"plane_size": [4, 3]}, "unpack"),
         ({"plane_size": [4, 3, 0]}, "0 is no size"),
         ({"channels": "2"}, "'2' is no size"),
+        ({"channels": 10**9}, r"its planes have \d+ bytes, more than"),
         ({"planes": []}, "give at least one"),
         ({"planes": [{"name": "xy"}]}, "no 'axes'"),
         ({"tokenizer": {"path": "x"}}, "no 'fingerprint'"),

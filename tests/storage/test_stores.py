@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from coordtok.errors import DataError
+from coordtok.storage import commands
 from coordtok.storage.commands import CommandStore
 from coordtok.storage.forward import OutOfRange
 from coordtok.storage.http import HttpStore
@@ -41,6 +42,18 @@ def test_other_protocols_say_how_they_are_read(location):
 def test_a_command_gets_plain_names_only(name):
     with pytest.raises(DataError, match="is not passed to a command"):
         CommandStore("pipe:cat {name}").read(name, 10)
+
+
+def test_a_command_must_write_something(monkeypatch):
+    monkeypatch.setattr(commands, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(commands, "_EXIT_S", 0.1)
+    with pytest.raises(OSError, match="wrote nothing for"):
+        CommandStore("pipe:echo {name}; sleep 3").read("a", MOST)
+
+
+def test_a_file_without_end_is_not_read():
+    with pytest.raises(DataError, match="is larger than the 1048576 bytes"):
+        CommandStore("pipe:echo {name}; cat /dev/zero").read("a", MOST)
 
 
 def test_a_local_file_is_read_anywhere(tmp_path):
