@@ -101,4 +101,4 @@ def _free_port() -> int:
 
 
 def _log_path(run: StudyRun) -> Path:
-    return run.folder.with_suffix(".log")
+    return run.folder.with_name(f"{run.folder.name}.log")

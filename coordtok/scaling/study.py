@@ -95,7 +95,7 @@ class StudyRun:
     @property
     def config_file(self) -> Path:
         """The YAML that the run is started with."""
-        return self.folder.with_suffix(".yaml")
+        return self.folder.with_name(f"{self.folder.name}.yaml")
 
     def command(self) -> list[str]:
         """What anybody would type for this run."""

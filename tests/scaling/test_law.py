@@ -90,7 +90,7 @@ def test_parabolas_have_a_minimum_only_between_their_runs() -> None:
 def test_a_study_of_budgets_becomes_a_report(tmp_path: Path) -> None:
     runs = _finished_ladder(tmp_path)
     assert len(runs) == 12
-    assert len({run.folder for run in runs}) == 12
+    assert len({path for run in runs for path in (run.folder, run.config_file)}) == 24
     text = write_law(points_of(runs), tmp_path)
     assert "L = " in text
     assert "best N" in text
@@ -111,7 +111,7 @@ def _study(folder: Path) -> Path:
     study = {
         "folder": str(folder / "study"),
         "deepspeed": "zero1",
-        "budgets": [4e11, 1e12, 3e12],
+        "budgets": [4.5e11, 1.2e12, 3e12],
         "common": common,
         "runs": runs,
     }
