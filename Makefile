@@ -2,6 +2,7 @@
 # make generate   from there to sampled videos: latents, a tiny generator, mp4 files
 # make test       environment, the default CPU test suite: every guarantee once, within five minutes
 # make test-slow  repetitions, more ranks and larger sizes
+# make campaign   bad input of every kind, 2,000 cases of a new seed: a quarter of an hour
 # make check      lint, types, tests
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL := -n 2 --dist worksteal
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: train generate test test-slow lint types check clean
+.PHONY: train generate test test-slow campaign lint types check clean
 
 train: shards/quickstart
 	deepspeed scripts/train.py --deepspeed ds_configs/zero3.json
@@ -33,6 +34,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow $(PARALLEL)
+
+campaign: $(INSTALLED)
+	python -m tests.campaign.bad_input --count 2000 --seed $$(date +%s)
 
 lint: $(INSTALLED)
 	ruff check .

@@ -24,6 +24,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from tqdm import tqdm
+
 from tests.campaign.cases import SETUPS, UNHARMED, Case, numbers, prepare
 from tests.campaign.conditions import command
 from tests.campaign.good_input import GoodInputs, environment
@@ -232,10 +234,11 @@ def main() -> int:
     python, found = WarmPython(ROOT), []
     with tempfile.TemporaryDirectory() as folder:
         good = GoodInputs(Path(folder) / "good", python)
-        for outcome in outcomes(cases, args.seed, good, python, args.jobs, args.hang):
+        ended = outcomes(cases, args.seed, good, python, args.jobs, args.hang)
+        for outcome in tqdm(ended, total=len(cases), unit=" cases", mininterval=5):
             found.append(outcome)
             if outcome.result in BAD or args.case is not None:
-                print(outcome, flush=True)
+                tqdm.write(str(outcome))
     print(table(found, lambda outcome: outcome.case.setup.command))
     print()
     print(table(found, lambda outcome: outcome.case.kind))
