@@ -7,6 +7,7 @@ returned as a failure, so that it is counted and named like a video that cannot 
 import csv
 import io
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ def _scan_ucf101(options: BuildOptions) -> Scan:
     labels = {}
     for line in _lines(splits / "classInd.txt"):
         number, _, name = line.partition(" ")
-        if not number.isdigit() or not name:
+        if not re.fullmatch("[0-9]{1,6}", number) or not name:
             raise DataError(f"{splits / 'classInd.txt'}: {line!r} is not '1 ApplyEyeMakeup'")
         labels[name.strip()] = int(number) - 1
     found = Scan()
@@ -175,6 +176,6 @@ def _kinetics_stems(row: dict[str, str]) -> list[str]:
     try:
         start, end = (int(float(row.get(column) or "")) for column in ("time_start", "time_end"))
         stems = [f"{identity}_{start:06d}_{end:06d}", f"{identity}_{start}_{end}"]
-    except ValueError:
+    except (ValueError, OverflowError):  # of inf
         pass
     return [*stems, identity]

@@ -14,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from coordtok.errors import CheckpointError, ConfigError
-from coordtok.pretrained.card import KINDS, WEIGHTS, Card, read_card
+from coordtok.pretrained.card import CONFIG, KINDS, WEIGHTS, Card, read_card
+from coordtok.scaling.memory_needs import check_memory
+from coordtok.scaling.parameters import parameters
 
 Model = TypeVar("Model", bound=nn.Module)
 Shapes = Mapping[str, tuple[int, ...]]
@@ -36,7 +38,7 @@ def load_model(
 
     Raises:
         CheckpointError: no export, one of another kind, or its tensors are not the model's.
-        ConfigError: no such device.
+        ConfigError: no such device, or not the memory for it.
     """
     card = read_card(Path(folder))
     if card.kind != kind:
@@ -45,6 +47,7 @@ def load_model(
             f"{KINDS[card.kind].loader}"
         )
     device = usable_device(device)
+    _check_size(card, Path(folder) / WEIGHTS, device)
     with torch.device("meta"):
         model = make(card.model)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -57,6 +60,20 @@ def load_model(
         weights = {name: file.get_tensor(name).to(device, dtype) for name in wanted}
     model.load_state_dict(weights, assign=True)
     return model.eval(), card
+
+
+def _check_size(card: Card, weights: Path, device: torch.device) -> None:
+    """Raise a UserError for sizes that cannot be, before a model of them is made."""
+    if not weights.is_file():
+        return
+    size, count = weights.stat().st_size, sum(parameters(card.model).values())
+    if count > size:
+        raise CheckpointError(
+            f"{weights} is damaged, or of another {CONFIG}: {size:,} bytes for {count:,} parameters; "
+            "export it again"
+        )
+    if device.type == "cpu":
+        check_memory(size, f"{weights.parent}", "load it on a machine with more")
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:

@@ -133,7 +133,7 @@ def test_tensors_of_another_dtype(
         ({"model": {"dim": "wide"}}, "model.dim is 'wide'; it must be of type int"),
         ({"model": {"dim": 30}}, "model.dim is 30, which model.heads 16 does not divide"),
         ({"model": 3}, "lacks the section 'model'"),
-        ({"settings": {"points_per_pass": 0}}, "settings.points_per_pass is 0; it must be at"),
+        ({"settings": {"points_per_pass": 0}}, "settings.points_per_pass is 0; it must be between"),
         ({"origin": {"weights": "best"}}, "origin.weights is 'best'; it must be one of raw, ema"),
     ],
 )
