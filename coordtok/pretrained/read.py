@@ -69,8 +69,8 @@ def _check_size(card: Card, weights: Path, device: torch.device) -> None:
     size, count = weights.stat().st_size, sum(parameters(card.model).values())
     if count > size:
         raise CheckpointError(
-            f"{weights} is damaged, or of another {CONFIG}: {size:,} bytes for {count:,} parameters; "
-            "export it again"
+            f"{weights} is damaged, or of another {CONFIG}: {size:,} bytes for {count:,} "
+            "parameters; export it again"
         )
     if device.type == "cpu":
         check_memory(size, f"{weights.parent}", "load it on a machine with more")
