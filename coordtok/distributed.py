@@ -49,16 +49,18 @@ def setup() -> None:
     """
     if dist.is_initialized():
         return
+    meeting: dict[str, Any] = {}
     if "RANK" not in os.environ:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
+        meeting = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     if device().type == "cuda":
         torch.cuda.set_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores_per_rank())
     backend = "cpu:gloo,cuda:nccl" if device().type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, timeout=TIMEOUT, **meeting)
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(
