@@ -52,7 +52,7 @@ $(INSTALLED): setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet -c constraints.txt setuptools wheel torch
 	python -m pip install --quiet -c constraints.txt --no-build-isolation \
-	    -e ".[train,quickstart,evaluation,generation,hf,dev]"
+	    -e ".[train,quickstart,evaluation,generation,tensorboard,hf,dev]"
 	touch $@
 
 clean:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from coordtok.benchmarks.peak import peak_bytes, peak_kind, reset_peak
 from coordtok.benchmarks.table import Report, table
 from coordtok.benchmarks.untrained import untrained_generator, untrained_tokenizer
 from coordtok.config.load import to_dict
@@ -30,6 +29,7 @@ from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.progress import ProgressBar
+from coordtok.train.peak import peak_bytes, peak_kind, reset_peak
 
 T = TypeVar("T")
 

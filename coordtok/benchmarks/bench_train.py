@@ -17,7 +17,6 @@ from typing import Any
 
 from coordtok import distributed
 from coordtok.benchmarks.communication import traced_collective_seconds
-from coordtok.benchmarks.peak import peak_bytes, peak_kind, reset_peak
 from coordtok.benchmarks.phases import Clock, Timed
 from coordtok.benchmarks.synthetic import write_noise_latents, write_noise_shards
 from coordtok.benchmarks.table import Report, table
@@ -28,6 +27,7 @@ from coordtok.config.training import DatasetConfig
 from coordtok.data.index import VideoSpec
 from coordtok.train.engine import Sharding, load_sharding
 from coordtok.train.loop import Trainer
+from coordtok.train.peak import peak_bytes, peak_kind, reset_peak
 from coordtok.train.run import assemble, prepare
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest, watch_launcher
@@ -85,7 +85,8 @@ def trainer_to_measure(
     distributed.run_on_main(folder.create)
     parts = prepare(run, None, False)
     trainer = assemble(parts, sharding, folder, None, None, StopRequest())
-    trainer.begin()
+    trainer.fetch_first()
+    trainer.monitor.begin(0)
     try:
         yield trainer
     finally:

@@ -14,6 +14,7 @@ from coordtok.config.training import (
     EMAConfig,
     OptimConfig,
     PerceptualConfig,
+    TensorBoardConfig,
     TrainConfig,
     WandbConfig,
 )
@@ -39,6 +40,7 @@ class RunConfig(Section):
     flow: FlowConfig = field(default_factory=FlowConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tensorboard: TensorBoardConfig = field(default_factory=TensorBoardConfig)
 
     def check(self) -> None:
         require(bool(self.run_dir), "run_dir is empty; name the folder of the run")

@@ -87,7 +87,9 @@ class TrainConfig(Section, at="train"):
     eval_batch: Annotated[int, Range(1, MOST_CLIPS)] = 1
     """Clips per rank and forward pass in validation."""
     sample_clips: Annotated[int, Range(1, 256)] = 4
-    """Clips shown in the pictures of samples/."""
+    """Clips shown in the pictures of samples/; the first one also plays there."""
+    curves: bool = True
+    """Draw curves.png at every validation and at the end."""
     init_from: str | None = None
     """A checkpoint or an export whose weights start this run."""
 
@@ -166,3 +168,11 @@ class WandbConfig:
     """Project to log to."""
     name: str | None = None
     """Name of the run; null is the name of its folder."""
+
+
+@dataclass(frozen=True)
+class TensorBoardConfig:
+    """TensorBoard, beside metrics.jsonl; needs the pip extra `tensorboard`."""
+
+    enabled: bool = False
+    """Write what metrics.jsonl holds, and the pictures, to event files in run_dir/tensorboard."""

@@ -12,7 +12,8 @@ checkpoint            everything that decides the next step; checkpoint_folder: 
 resume, initialise    where a run starts: `--resume`, and `train.init_from`
 export                from a checkpoint to an export
 validation            held-out clips once over all ranks
-monitor, clock        metrics.jsonl, progress, wandb, pictures; rates
+monitor               metrics.jsonl, progress, pictures; clock, peak: rates and memory
+curves, trackers      curves.png; wandb and TensorBoard
 run_folder, signals   who owns the folder, and how a run is asked to stop
 start, next_steps     what a run prints when it starts and when it ends; quiet: what it keeps back
 """

@@ -8,7 +8,7 @@ still works on this one, and the loader's state that is saved is that of the cli
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from coordtok.config.schema import RunConfig
 from coordtok.data.loader import Batch
 from coordtok.data.sequence import LoaderState
 from coordtok.errors import TrainingError, UserError
+from coordtok.scaling.flops import training_step_flops
 from coordtok.train import checkpoint
 from coordtok.train.checkpoint import TrainState
 from coordtok.train.clock import Clock
@@ -27,6 +28,7 @@ from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding
 from coordtok.train.monitor import Monitor
 from coordtok.train.optim import learning_rate, set_rate
+from coordtok.train.peak import peaks
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.task import Task
@@ -74,13 +76,14 @@ class Trainer:
 
     def check(self) -> str:
         """Train one step in memory and look at held-out clips; what was found, in words."""
-        self._fetch_first()
+        self.fetch_first()
         began = time.perf_counter()
         _, result = next(self.steps())
-        found = [f"one step: loss {result.losses['loss']:.4f}, {time.perf_counter() - began:.1f} s"]
+        seconds = time.perf_counter() - began
+        memory = ", ".join(f"{name} {size:.2f}" for name, size in self._peaks().items())
+        found = [f"one step: loss {result.losses['loss']:.4f}, {seconds:.1f} s, {memory}"]
         if self.held_out is not None:
-            held_out = look(self.task, self.engine, self.held_out.first, 0)
-            found.append(f"the first {held_out.clips} held-out clips: {self._headline(held_out)}")
+            found.append(self._in_words(self._first_look()))
         return "\n".join(
             [
                 "checked, and nothing written: all of the above can be made, and trains",
@@ -91,9 +94,13 @@ class Trainer:
 
     def begin(self) -> None:
         """Take the run folder: from here on there is a run, and it is reported."""
-        self._fetch_first()
-        distributed.run_on_main(lambda: self.folder.begin(self.progress.step, to_yaml(self.run)))
-        self.monitor.begin(self.progress.step)
+        self.fetch_first()
+        step = self.progress.step
+        before = self._first_look() if step == 0 else None
+        distributed.run_on_main(lambda: self.folder.begin(step, to_yaml(self.run)))
+        self.monitor.begin(step)
+        if before is not None:
+            self._show(step, before)
 
     def fit(self) -> bool:
         """Train to the last step; False if a signal stopped the run before it."""
@@ -118,6 +125,9 @@ class Trainer:
                 distributed.raise_together(self._data_error)
             if result.stop and step < last_step:
                 self.monitor.say(f"asked to stop: saved step {step} of {last_step}")
+                with suppress(UserError):  # what is wrong with held-out clips can wait
+                    self._show(step, self._first_look())
+                self.monitor.curves(self.task.headline)
                 return False
         return True
 
@@ -128,7 +138,8 @@ class Trainer:
             self.progress.step = step
             yield step, result
 
-    def _fetch_first(self) -> None:
+    def fetch_first(self) -> None:
+        """Read the clips of the first step: before `steps`."""
         self._clips = self._fetch()
         distributed.raise_together(self._data_error)
 
@@ -208,6 +219,8 @@ class Trainer:
                 "lr": learning_rate(self.run.optim, step, self.run.train.steps),
                 "grad_norm": self._grad_norm(step),
                 "clips_per_s": self.run.train.global_batch * lap.steps / lap.seconds,
+                "tflops_per_rank": self._flops_per_rank() * lap.steps / lap.seconds / 1e12,
+                **self._peaks(),
                 "seconds": self.progress.seconds,
                 "data_wait": self._data_seconds / lap.seconds,
                 "clips": self.progress.loader.position,
@@ -215,6 +228,16 @@ class Trainer:
             },
         )
         self._data_seconds = 0.0
+
+    def _flops_per_rank(self) -> float:
+        """Of a step's forward and backward passes, without what is recomputed."""
+        flops = training_step_flops(self.run)
+        return (flops.forward + flops.backward) / distributed.world_size()
+
+    def _peaks(self) -> dict[str, float]:
+        """Memory of the rank that has had the most."""
+        everyones = distributed.gather(peaks(distributed.device()))
+        return {name: max(each[name] for each in everyones) for name in everyones[0]}
 
     def _grad_norm(self, step: int) -> float:
         norm = float(self.engine.get_global_grad_norm())
@@ -242,26 +265,45 @@ class Trainer:
         trained = look_at_training(
             self.task, self.engine, self._last_batch, train.eval_batch, train.sample_clips
         )
+        say = self.task.headline.say
         values: dict[str, Any] = {f"train_{name}": mean for name, mean in trained.values.items()}
-        message = f"{self._headline(trained)} on clips just trained on"
+        message = f"{say(trained.values)} on clips just trained on"
         if self.held_out is not None:
             found = validate(self.task, self.engine, self.held_out.all, train.sample_clips)
             for sample in found.skipped:
                 self.monitor.say(f"warning: skipped unreadable held-out sample {sample}")
             values |= {f"val_{name}": mean for name, mean in found.values.items()}
             values |= {"val_clips": found.clips, "val_skipped": len(found.skipped)}
-            message = f"{self._headline(found)} on held-out, {message}"
-            self.monitor.picture(f"step_{step:08d}", found.rows)
+            message = f"{say(found.values)} on held-out, {message}"
+            self.monitor.picture(step, found.rows)
+            self.monitor.movie(step, found.movie)
             if warning := self.task.warning(found.values):
                 message = f"{message}; {warning}"
-        self.monitor.picture(f"step_{step:08d}_train", trained.rows)
+        self.monitor.picture(step, trained.rows, "train")
         self._show_samples(step)
         self.monitor.log(step, {**values, **self.task.score_settings})
         self.monitor.say(f"step {step}: {message}")
+        self.monitor.curves(self.task.headline)
 
-    def _headline(self, found: Look) -> str:
-        headline = self.task.headline
-        return headline.form.format(found.values[headline.name])
+    def _first_look(self) -> Look:
+        """Few clips, for pictures before and after a run: held-out ones, where there are any."""
+        train = self.run.train
+        if self.held_out is not None:
+            return look(self.task, self.engine, self.held_out.first, train.sample_clips)
+        batch = self._clips[-1][0]
+        return look_at_training(self.task, self.engine, batch, train.eval_batch, train.sample_clips)
+
+    def _show(self, step: int, found: Look) -> None:
+        kind = "train" if self.held_out is None else "held_out"
+        self.monitor.picture(step, found.rows, kind)
+        self.monitor.movie(step, found.movie, kind)
+        self.monitor.say(f"step {step}: {self._in_words(found)}")
+
+    def _in_words(self, found: Look) -> str:
+        if not found.clips:
+            return "none of the clips that pictures show can be read"
+        kind = "training" if self.held_out is None else "held-out"
+        return f"{self.task.headline.say(found.values)} on the first {found.clips} {kind} clips"
 
     def _show_samples(self, step: int) -> None:
         """A picture of what the model makes; a young one may make nothing that can be shown, which
@@ -272,7 +314,7 @@ class Trainer:
         except UserError as error:
             self.monitor.say(f"warning: no picture of samples at step {step}: {error}")
             return
-        self.monitor.picture(f"step_{step:08d}_samples", rows)
+        self.monitor.picture(step, rows, "samples")
 
     def _save(self) -> None:
         self._grad_norm(self.progress.step)

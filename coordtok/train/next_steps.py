@@ -26,7 +26,9 @@ def where_it_is(folder: RunFolder, run: RunConfig, step: int) -> str:
     pictures = sorted(map(str, folder.samples.glob(f"{tag_of(step)}*")))
     files = {
         "checkpoint": next(iter(committed(folder.checkpoints)), None),
-        "metrics": folder.metrics,
+        "metrics": f"{folder.metrics}, {folder.curves}"
+        if folder.curves.exists()
+        else folder.metrics,
         "pictures": f"{', '.join(pictures) or 'none'} ({task_class(run.model).caption})",
     }
     return "\n".join(f"  {name:<11} {path}" for name, path in files.items())

@@ -34,6 +34,7 @@ from coordtok.train.signals import StopRequest, watch_launcher
 from coordtok.train.start import summary
 from coordtok.train.tasks.kinds import task_class
 from coordtok.train.tasks.task import Task
+from coordtok.train.trackers import check_trackers
 from coordtok.train.validation import HeldOut
 
 CHECK_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -136,6 +137,7 @@ class Parts(NamedTuple):
 
 def prepare(run: RunConfig, state: TrainState | None, allow_grown_data: bool) -> Parts:
     """The data and the task of a run, at `state` or at the beginning."""
+    distributed.together(lambda: check_trackers(run))
     datasets = distributed.together(
         lambda: [_open(run, source.path, source.weight) for source in run.data.shards]
     )

@@ -1,6 +1,6 @@
 """The run folder: who owns it, its config and its metrics.
 
-    runs/NAME/  config.yaml  metrics.jsonl  samples/  checkpoints/
+    runs/NAME/  config.yaml  metrics.jsonl  curves.png  samples/  checkpoints/
 
 One run at a time writes here; `owner.lock` names it. A start that fails leaves no new folder.
 """
@@ -25,6 +25,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.metrics = self.path / "metrics.jsonl"
+        self.curves = self.path / "curves.png"
         self.config = self.path / "config.yaml"
         self._begun = False
 

@@ -8,7 +8,6 @@ import torch
 import yaml
 
 from coordtok.benchmarks.bench_sample import Pair, measure_sampling, untrained_pair
-from coordtok.benchmarks.peak import peak_bytes, reset_peak
 from coordtok.config.load import build, to_dict
 from coordtok.config.sampling import SamplerConfig
 from coordtok.config.schema import RunConfig
@@ -16,6 +15,7 @@ from coordtok.errors import CheckpointError, ConfigError
 from coordtok.pretrained.card import Card, GeneratorSettings, Origin, TokenizerId, TokenizerSettings
 from coordtok.pretrained.fingerprint import fingerprint
 from coordtok.pretrained.write import write_export
+from coordtok.train.peak import peak_bytes, reset_peak
 from tests.support.ranks import ROOT
 from tests.support.runs import TINY
 

@@ -39,7 +39,14 @@ TINY = {
         "plane_layers": 1,
         "decoder_layers": 1,
     },
-    "train": {"steps": 6, "global_batch": 4, "points": 16, "log_every": 1, "eval_batch": 2},
+    "train": {
+        "steps": 6,
+        "global_batch": 4,
+        "points": 16,
+        "log_every": 1,
+        "eval_batch": 2,
+        "curves": False,
+    },
     "optim": {"lr": 3e-3},
     "ema": {"decay": 0.9},
 }

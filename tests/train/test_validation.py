@@ -14,6 +14,7 @@ from coordtok.data.clips import one_per_sample
 from coordtok.data.shards import open_shards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import TrainingError
+from coordtok.geometry.pixels import from_uint8
 from coordtok.train import validation
 from coordtok.train.tasks.task import ClipScore
 from coordtok.train.validation import Look, validate
@@ -52,9 +53,11 @@ class Task:
     """Scores a clip by its pixels, which also are its picture."""
 
     def score(self, engine: Engine, batch: ClipBatch) -> dict[int, ClipScore]:
-        video = batch.data["video"].numpy()
+        video = batch.data["video"]
         return {
-            number: ClipScore({"mean": float(video[place].mean())}, [video[place]])
+            number: ClipScore(
+                {"mean": float(video[place].double().mean())}, [from_uint8(video[place])]
+            )
             for place, number in batch.numbers.items()
         }
 
@@ -87,10 +90,14 @@ def test_ranks_and_workers_do_not_show(
     assert alone.clips == 10
     assert [sample.key for sample in alone.skipped] == ["s000-001", "s003-002"]
     assert len(alone.rows) == 3
+    assert alone.movie is not None
+    assert alone.movie.videos[0].shape == (4, 2, 4, 3)
     everyones = [look for ranks in (2, 3, 8) for look in looks(folder, ranks, monkeypatch)]
     for look in [*everyones, *looks(folder, 1, monkeypatch, workers=2)]:
         assert look[:3] == alone[:3]
         np.testing.assert_array_equal(look.rows, alone.rows)
+        assert look.movie is not None
+        np.testing.assert_array_equal(look.movie.videos, alone.movie.videos)
 
 
 def test_nothing_readable_is_an_error(

@@ -51,7 +51,7 @@ class GeneratorTask:
     caption = "samples"
     usage = """\
                 python scripts/sample.py --model exports/{name} --num 16 --output samples/{name}"""
-    headline = Headline("loss", "loss {:.4f}")
+    headline = Headline("loss", "loss", 4, "", {"loss_mean_velocity": "mean velocity"})
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from coordtok.geometry.draw import draw_points, draw_slabs
 from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.groups import patch_groups
 from coordtok.geometry.patches import gather, unpatchify, write
-from coordtok.geometry.pixels import from_uint8, to_uint8
+from coordtok.geometry.pixels import from_uint8
 from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perceptual
 from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.linear_path import fit
@@ -40,7 +40,7 @@ from coordtok.train.tasks.augment import augment
 from coordtok.train.tasks.clips_to_fit import clips_to_fit
 from coordtok.train.tasks.task import ClipScore, Headline
 
-SHOWN_FRAMES = 8
+BASELINES = {"psnr_mean_frame": "mean frame", "psnr_linear_codec": "linear codec"}
 DISTANCE_NAMES = {"lpips": "lpips", "hed": "vgg_hed"}
 """What a perceptual network's distance is called in the metrics."""
 
@@ -58,7 +58,7 @@ class TokenizerTask:
     model_class = CoordTok
     caption = "originals above reconstructions"
     usage = USAGE
-    headline = Headline("psnr", "PSNR {:.2f} dB")
+    headline = Headline("psnr", "PSNR", 2, "dB", BASELINES)
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class TokenizerTask:
     @torch.no_grad()
     def score(self, engine: Any, batch: ClipBatch) -> dict[int, ClipScore]:
         """PSNR in dB of all frames of each clip, beside that of its mean frame and of the linear
-        codec, if there is one; a line of originals and one of reconstructions."""
+        codec, if there is one; the original and its reconstruction."""
         video_BTHW3 = batch.data["video"].to(self.device)
         predicted_BTHW3 = self._reconstruct(engine, video_BTHW3, batch.data["num_frames"])
         target_BTHW3 = from_uint8(video_BTHW3)
@@ -222,10 +222,9 @@ class TokenizerTask:
         }
 
     def warning(self, values: dict[str, float]) -> str:
-        names = {"psnr_mean_frame": "the mean frame", "psnr_linear_codec": "the linear codec"}
         above = [
-            f"{what} {values[name]:.2f}"
-            for name, what in names.items()
+            f"the {what} {values[name]:.2f}"
+            for name, what in BASELINES.items()
             if values.get(name, -math.inf) > values["psnr"]
         ]
         return f"held-out below {' and '.join(above)}" if above else ""
@@ -252,12 +251,10 @@ def _score(
     target_THW3: torch.Tensor,
     linear_THW3: torch.Tensor | None = None,
 ) -> ClipScore:
-    shown = torch.linspace(0, len(target_THW3) - 1, SHOWN_FRAMES).long()
     values = {
         "psnr": psnr(predicted_THW3, target_THW3),
         "psnr_mean_frame": psnr_of_mean_frame(target_THW3),
     }
     if linear_THW3 is not None:
         values["psnr_linear_codec"] = psnr(linear_THW3, target_THW3)
-    rows = [to_uint8(video[shown]).cpu().numpy() for video in (target_THW3, predicted_THW3)]
-    return ClipScore(values, rows)
+    return ClipScore(values, [target_THW3, predicted_THW3])

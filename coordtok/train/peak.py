@@ -23,8 +23,20 @@ def reset_peak(device: torch.device) -> None:
 def peak_bytes(device: torch.device) -> int:
     """Most bytes since the last reset: tensors on a GPU, else the resident memory of the process
     with its libraries."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _host_bytes()
+
+
+def peaks(device: torch.device) -> dict[str, float]:
+    """For logs, in GiB: the resident memory of the process, without those it started, and what a
+    GPU's tensors and their allocator held."""
+    found = {"host_peak_gib": _host_bytes()}
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        found["gpu_peak_allocated_gib"] = torch.cuda.max_memory_allocated(device)
+        found["gpu_peak_reserved_gib"] = torch.cuda.max_memory_reserved(device)
+    return {name: size / 2**30 for name, size in found.items()}
+
+
+def _host_bytes() -> int:
     with suppress(OSError):
         found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
         if found is not None:
