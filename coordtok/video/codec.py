@@ -33,8 +33,10 @@ Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 RAW_HEADER_BYTES = 1024
 """Of a .npy, enough to read its layout from."""
 
-_FRAME_TABLE = re.compile(rb"(?:stsz.{8}|trun.{4})(.{4})", re.DOTALL)
-"""The boxes that say how many frames there are, of a file and of a fragment."""
+_TABLE = re.compile(rb"(?:stsz.{8}|trun.{4}|elst.{4})(.{4})", re.DOTALL)
+"""The boxes that say how many frames there are, of a file and of a fragment, and how many edits."""
+_MOST_EDITS = 32
+"""Of a stored video, which needs one at most; each may show all frames again."""
 _MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
 _MOST_PIXELS = 1 << 26
 """Of a stored picture (8192 x 8192): the decoder makes room for several before one can be seen."""
@@ -95,7 +97,7 @@ def decode_frames(
 def count_frames(data: bytes) -> int:
     """Number of frames of an encoded video, by counting packets: nothing is decoded."""
     with _parsing("readable video"), _open(data) as container:
-        return len(_packets(container))
+        return sum(1 for _ in _each_packet(container))
 
 
 def h264_settings(data: bytes) -> dict[str, Any]:
@@ -192,11 +194,18 @@ def _open(data: bytes) -> av.container.InputContainer:
 
 
 def _check_tables(data: bytes) -> None:
-    """Refuse more frames than there are bytes: ffmpeg makes room for 80 million before it looks."""
+    """Refuse more frames than there are bytes: ffmpeg makes room for 80 million before it looks.
+    Nor may edits show them again and again."""
+    counts = {b"stsz": 0, b"trun": 0, b"elst": 0}
     for box in _boxes(data):
-        for table in _FRAME_TABLE.finditer(box):
-            if (frames := int.from_bytes(table[1], "big")) > len(data):
-                raise UnreadableVideo(f"it claims {frames} frames in {len(data)} bytes")
+        for table in _TABLE.finditer(box):
+            name = table[0][:4]
+            counts[name] = max(counts[name], int.from_bytes(table[1], "big"))
+    frames = max(counts[b"stsz"], counts[b"trun"])
+    if frames > len(data):
+        raise UnreadableVideo(f"it claims {frames} frames in {len(data)} bytes")
+    if counts[b"elst"] > _MOST_EDITS:
+        raise UnreadableVideo(f"it has {counts[b'elst']} edits, more than {_MOST_EDITS}")
 
 
 def _boxes(data: bytes) -> Iterator[bytes]:
@@ -214,19 +223,20 @@ def _boxes(data: bytes) -> Iterator[bytes]:
         at = stop
 
 
-def _packets(container: av.container.InputContainer, most: int | None = None) -> list[av.Packet]:
-    """The packets of frames, in the order of decoding; the first `most`."""
+def _each_packet(container: av.container.InputContainer) -> Iterator[av.Packet]:
+    """The packets of frames, in the order of decoding."""
     if not container.streams.video:
         raise UnreadableVideo("no picture in it")
     packets = container.demux(container.streams.video[0])
-    return list(islice((each for each in packets if each.size and each.pts is not None), most))
+    return (each for each in packets if each.size and each.pts is not None)
 
 
 def _decode_window(
     container: av.container.InputContainer, start: int, count: int, size: tuple[int, int] | None
 ) -> Frames:
     asked = start >= 0 and count >= 1
-    packets = _packets(container, start + count + _MOST_REORDERED if asked else None)
+    most = start + count + _MOST_REORDERED if asked else None
+    packets = list(islice(_each_packet(container), most))
     times = sorted(packet.pts or 0 for packet in packets)
     if not asked or start + count > len(times):
         raise UnreadableVideo(f"frames {start} to {start + count} of a video of {len(times)}")

@@ -127,6 +127,22 @@ def test_checksums_of_another_form_are_one_line(folder, sums):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("table", "place", "count", "words"),
+    [
+        (b"stsz", 12, 10**8, "it claims 100000000 frames in"),
+        (b"elst", 8, 20_000, "it has 20000 edits, more than 32"),
+    ],
+)
+def test_tables_that_lie_are_refused_before_ffmpeg_makes_room(table, place, count, words):
+    data = bytearray(mp4(5))
+    at = data.rindex(table)
+    data[at + place : at + place + 4] = count.to_bytes(4, "big")
+    for read in (count_frames, lambda data: decode_frames(data, 0, 8)):
+        with pytest.raises(UnreadableVideo, match=words):
+            read(bytes(data))
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.npy", "a.json"])
 def test_damaged_files_cost_no_more_than_their_sample(name):
     """Those of an index without checksums, or of whoever made both."""
