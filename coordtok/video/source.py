@@ -176,6 +176,9 @@ class SourceVideo:
         if not _moving(container):
             container.close()
             raise UnreadableVideo("no moving picture in it, only sound or other data")
+        if container.streams.video[0].codec_context is None:
+            container.close()
+            raise UnreadableVideo("ffmpeg has no decoder for its pictures")
         return container
 
     def _enter(self, anchors: Sequence[Anchor]) -> tuple[int, Iterator[av.VideoFrame]] | None:
