@@ -242,6 +242,8 @@ def main() -> int:
     print(table(found, lambda outcome: outcome.case.setup.command))
     print()
     print(table(found, lambda outcome: outcome.case.kind))
+    slowest = max(found, key=lambda outcome: outcome.seconds)
+    print(f"\nslowest: {slowest.seconds:.0f} s, {slowest}")
     bad = sum(outcome.result in BAD for outcome in found)
     print(f"\n{len(found)} cases, seed {args.seed}: {bad} end as they should not")
     return 1 if bad else 0
