@@ -57,11 +57,16 @@ def for_user(error: Exception) -> UserError | None:
     named = isinstance(error.filename, (str, bytes))
     subject = f"{os.fsdecode(error.filename)}: " if named else ""
     reason = error.strerror or str(error) or type(error).__name__
-    return UserError(f"{subject}{reason}; {_FIXES.get(error.errno or 0, _OTHER_FIX)}")
+    return UserError(f"{subject}{reason}; {fix_for(error)}")
 
 
-_ACCESS = "give yourself access, or name another"
-_ROOM = "make room, or name another folder"
+def fix_for(error: OSError) -> str:
+    """What a user can do about what the operating system refused."""
+    return _FIXES.get(error.errno or 0, _OTHER_FIX)
+
+
+_ACCESS = "give yourself access, or choose another"
+_ROOM = "make room, or choose another folder"
 _LIMIT = "raise the limit on open files (ulimit -n)"
 _FIXES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),

@@ -130,7 +130,7 @@ def command(error: BaseException | None) -> Callable[[], int]:
         (
             PermissionError(errno.EACCES, "Permission denied", "a/b"),
             2,
-            "error: a/b: Permission denied; give yourself access, or name another\n",
+            "error: a/b: Permission denied; give yourself access, or choose another\n",
         ),
         (
             RuntimeError("unable to open <a>: Too many open files (24)"),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from coordtok.errors import DataError
+from coordtok.errors import DataError, fix_for
 
 MOST_TEXT_BYTES = 1 << 28
 """Of a list or a log that people write or read."""
@@ -91,8 +91,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise DataError(
-            f"cannot write {path}: {error.strerror or error}: make room or choose "
-            "another folder, then run the same command again"
+            f"cannot write {path}: {error.strerror or error}: {fix_for(error)}, then run the same "
+            "command again"
         ) from None
 
 
@@ -124,7 +124,7 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(
-            f"cannot write {folder}: {error.strerror or error}; make room or choose another folder"
+            f"cannot write {folder}: {error.strerror or error}; {fix_for(error)}"
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
