@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Decode latent shards, as scripts/encode.py makes them, into mp4 files, one for each sample:
 
-    python scripts/decode.py --model exports/ucf --latents shards/ucf101_latents/train \\
-        --output out/videos --num 8
-    deepspeed scripts/decode.py --model exports/ucf --latents shards/ucf101_latents/val \\
-        --output out/val --frames 0:64:2
+    python scripts/decode.py --model exports/mine --latents shards/mine_latents/train \\
+        --output decoded/train --num 8
+    deepspeed scripts/decode.py --model exports/mine --latents shards/mine_latents/val \\
+        --output decoded/val --frames 0:64:2
 
 On any number of ranks (deepspeed, torchrun, or plain python for one). Killed at any time, the
 same command continues where it stood. Files are named after the samples and play at the speed of

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Encode a dataset of video shards into latent shards, to train a diffusion transformer on:
 
-    python scripts/encode.py --model exports/ucf --shards shards/ucf101/train \\
-        --output shards/ucf101_latents/train
-    deepspeed scripts/encode.py --model exports/ucf --shards shards/ucf101/train \\
-        --output shards/ucf101_latents/train --windows 8 --batch 16
+    python scripts/encode.py --model exports/mine --shards shards/mine/train \\
+        --output shards/mine_latents/train
+    deepspeed scripts/encode.py --model exports/mine --shards shards/mine/train \\
+        --output shards/mine_latents/train --windows 8 --batch 16
 
 On any number of ranks (deepspeed, torchrun, or plain python for one). Killed at any time, the
 same command continues where it stood. The output folder gets a tar of latents for each tar of

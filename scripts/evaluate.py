@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Measure how well a tokenizer reconstructs a dataset, or how real generated videos look:
 
-    python scripts/evaluate.py --model exports/ucf --shards shards/ucf101/val --output out/eval
-    deepspeed --num_gpus 8 scripts/evaluate.py --model exports/ucf --shards shards/ucf101/train \\
-        --clips 10000 --perceptual lpips --features i3d_torchscript.pt --output out/paper
-    python scripts/evaluate.py --generated out/samples --shards shards/ucf101/train \\
-        --clips 2048 --features i3d_torchscript.pt --output out/fvd
+    python scripts/evaluate.py --model exports/mine --shards shards/mine/val --output evaluated/mine
+    deepspeed --num_gpus 8 scripts/evaluate.py --model exports/ucf101 \\
+        --shards shards/ucf101/train --clips 10000 --perceptual lpips \\
+        --features i3d_torchscript.pt --output evaluated/ucf101
+    python scripts/evaluate.py --generated samples/ucf101 --shards shards/ucf101/train \\
+        --clips 2048 --features i3d_torchscript.pt --output evaluated/samples
 
 Every clip is scored once, on any number of ranks (deepspeed, torchrun, or plain python), with the
 same result. The output folder gets report.json and report.md, and for a tokenizer per_clip.csv,

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Encode a video with a tokenizer, decode it again, and show both side by side:
 
-    python scripts/reconstruct.py --model exports/quickstart --input film.mp4 --output out/film
-    python scripts/reconstruct.py --model exports/quickstart --input film.mp4 --output out/few \\
-        --frames 100:140:5 --fit tile
-    python scripts/reconstruct.py --model exports/quickstart --input film.mp4 --output out/double \\
-        --rate 2
+    python scripts/reconstruct.py --model exports/mine --input film.mp4 --output reconstructed/film
+    python scripts/reconstruct.py --model exports/mine --input film.mp4 \\
+        --frames 100:140:5 --fit tile --output reconstructed/few
+    python scripts/reconstruct.py --model exports/mine --input film.mp4 --rate 2 \\
+        --output reconstructed/double
 
 The output folder gets side_by_side.mp4 (source left), reconstruction.mp4 and report.json with PSNR,
 tokens and bits per pixel. Any length and size that ffmpeg reads: the video goes through in windows

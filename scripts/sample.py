@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Make videos with a generator, each 128 frames (or what its tokenizer has) at once:
 
-    python scripts/sample.py --model exports/dit --num 16 --output out/samples
-    deepspeed --num_gpus 8 scripts/sample.py --model exports/dit -n 2048 --output out/fvd \\
+    python scripts/sample.py --model exports/dit --num 16 --output samples/mine
+    deepspeed --num_gpus 8 scripts/sample.py --model exports/dit -n 2048 --output samples/ucf101 \\
         --sampler heun --steps 50 --class 3 --guidance 4
 
 On any number of ranks (deepspeed, torchrun, or plain python for one), with the same result: sample

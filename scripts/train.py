@@ -3,7 +3,7 @@
 
     deepspeed scripts/train.py --deepspeed ds_configs/zero3.json
     deepspeed --num_gpus 8 scripts/train.py --deepspeed ds_configs/zero3.json \\
-        --config tokenizer_l data.shards=shards/ucf101/train run_dir=runs/ucf
+        --config tokenizer_l data.shards=shards/ucf101/train run_dir=runs/ucf101
 
 The YAML says what to train, the DeepSpeed JSON how to shard it. The run folder's newest checkpoint
 is continued unless --resume says otherwise.
