@@ -7,6 +7,7 @@ identity, so that a script under plain `python` is the same code.
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=60)
 """Longest wait in a collective: saving a large model to slow storage takes minutes."""
+
+_POLL_SECONDS = 0.05
 
 
 def rank() -> int:
@@ -145,6 +148,35 @@ def broadcast_each_from(values: Sequence[torch.Tensor], owners: Sequence[int]) -
 def _wait(started: Iterable[Any]) -> None:
     for work in list(started):
         work.wait()
+
+
+def tell(topic: str, text: str) -> None:
+    """Leave `text` for rank 0 to `hear`. No collective: a thread may call it while others run."""
+    _store().set(f"{topic}/{rank()}", text)
+
+
+def hear(topic: str) -> list[str]:
+    """What every rank tells about `topic`, in rank order, once all have; each topic is heard once.
+    No collective either.
+
+    Raises:
+        TimeoutError: a rank has kept silent for `TIMEOUT`.
+    """
+    keys = [f"{topic}/{number}" for number in range(world_size())]
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while not _store().check(keys):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"a rank has not answered within {TIMEOUT}")
+        time.sleep(_POLL_SECONDS)
+    heard = [_store().get(key).decode() for key in keys]
+    for key in keys:
+        _store().delete_key(key)
+    return heard
+
+
+def _store() -> dist.Store:
+    """The one in which the ranks found each other."""
+    return dist.distributed_c10d._get_default_store()
 
 
 def raise_together(error: UserError | None) -> None:

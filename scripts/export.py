@@ -5,8 +5,7 @@ stage and the number of ranks it was trained with.
     python scripts/export.py runs/quickstart exports/quickstart
     python scripts/export.py runs/ucf101/checkpoints/step_00100000 exports/ucf101 --weights raw
 
-CoordTok.from_pretrained loads it without deepspeed, and train.init_from starts a run from it. The
-checkpoint's own files are pickles: export only what you trained or trust.
+CoordTok.from_pretrained loads it without deepspeed, and train.init_from starts a run from it.
 """
 
 import argparse

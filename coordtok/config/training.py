@@ -84,6 +84,9 @@ class TrainConfig(Section, at="train"):
     """Steps between validations; each also writes pictures to samples/."""
     keep_last: Annotated[int, Range(0, NEVER)] = 3
     """Checkpoints kept; 0 keeps all."""
+    async_save: bool = True
+    """Write checkpoints while training goes on, from a copy in the host's memory (12 bytes a
+    parameter with AdamW, 4 more with an average, shared by the ranks); false: training waits."""
     eval_batch: Annotated[int, Range(1, MOST_CLIPS)] = 1
     """Clips per rank and forward pass in validation."""
     sample_clips: Annotated[int, Range(1, 256)] = 4

@@ -5,6 +5,7 @@ locks, claims         one writer of a folder at a time; what the folder is being
 checksums, manifests  a file's SHA-256; the files of a folder with size and SHA-256
 json_files            JSON that any code here can go through, or what is wrong with it
 cache                 where files lie that can be had again
+slice_files           slices of tensors, checked piece by piece as they are read
 names                 file names from untrusted keys
 attempts              failing input, tried again with growing pauses
 stores                which of the next four reads a location that the user typed

@@ -4,11 +4,18 @@ run                   one run from config to end: every part is made here, in or
 loop                  the steps, in the order things happen
 tasks/                what is particular to a tokenizer and to a generator
 engine                from a DeepSpeed JSON and a config to a DeepSpeed engine
-masters, slices       how DeepSpeed lays out the weights that it trains, and slices of them in files
+masters               how DeepSpeed lays out the weights that it trains and their optimiser's states
+slices                slices of them in memory and files
 optim                 parameter groups, optimiser and learning rate
 muon                  Muon for weight matrices, on weights that lie in slices
 ema                   the moving average of the weights
-checkpoint            everything that decides the next step; checkpoint_folder: which are complete
+checkpoint            everything that decides the next step, and how it comes back
+checkpoint_folder     which checkpoints are complete, and which one a path means
+checkpoint_index      what a checkpoint holds, and in which file
+checkpoint_plan       who writes and reads what of it: arithmetic alone
+checkpoint_costs      the same for a run that is to be, and for people
+saver                 saving while training goes on
+conversion            checkpoints of the former format; training does not import it
 resume, initialise    where a run starts: `--resume`, and `train.init_from`
 export                from a checkpoint to an export
 validation            held-out clips once over all ranks

@@ -1,34 +1,41 @@
-"""Checkpoints: everything that decides the next step, committed at once, checked when read.
+"""What a checkpoint knows: the state of a run beside its weights, and how both come back.
 
-    step_00001000/   DeepSpeed's shards, ema_rank_*.safetensors, state.json, and manifest.json once
-                     all of them are on disk
+    step_00001000/   rank_*.safetensors of every rank, index.json, state.json, and manifest.json
+                     once all of them are on the disk (coordtok.train.checkpoint_index)
 
-A save that fails anywhere leaves the previous checkpoint as it was. A checkpoint of another number
-of ranks or ZeRO stage goes through DeepSpeed's universal format on its way in. DeepSpeed's own
-files are pickles: load only checkpoints you trust.
+Saving is `coordtok.train.saver`.
 """
 
 import json
-import shutil
-import subprocess
-import sys
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from coordtok import distributed
 from coordtok.config.load import build
-from coordtok.errors import CheckpointError, ConfigError, one_line
+from coordtok.errors import CheckpointError, ConfigError
 from coordtok.storage.files import replace_text
 from coordtok.storage.json_files import read_json
-from coordtok.storage.manifests import FileFacts, measure, write_manifest
-from coordtok.train.checkpoint_folder import LATEST, MANIFEST, prune, tag_of
+from coordtok.storage.manifests import measure, write_manifest
+from coordtok.train.checkpoint_index import (
+    EMA_KIND,
+    INDEX,
+    MANIFEST,
+    MASTER,
+    STATE_FILE,
+    STATE_KIND,
+    Index,
+    check_facts,
+    read_index,
+)
+from coordtok.train.checkpoint_plan import Cost
 from coordtok.train.ema import EMA
-
-STATE = "state.json"
+from coordtok.train.masters import Masters
+from coordtok.train.slices import Slice, fill_slices
 
 
 @dataclass(frozen=True)
@@ -55,132 +62,82 @@ class TrainState:
 
 
 def read_state(checkpoint: Path) -> TrainState:
+    """The state in a complete checkpoint; raises `CheckpointError`."""
+    check_facts(checkpoint)
     try:
-        return build(TrainState, read_json(checkpoint / STATE))
+        return build(TrainState, read_json(checkpoint / STATE_FILE))
     except (OSError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{checkpoint} has no readable {STATE}: {error}") from error
+        raise CheckpointError(f"{checkpoint} has no readable {STATE_FILE}: {error}") from error
 
 
-class _Writer(TorchCheckpointEngine):
-    """Remembers a failed write instead of raising it: DeepSpeed's `save_checkpoint` is collective,
-    and a rank that left it early would hang the others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.error: Exception | None = None
-
-    def save(self, state_dict: Any, path: str) -> None:
-        try:
-            torch.save(state_dict, path)
-        except (OSError, RuntimeError) as error:
-            self.error = self.error or error
+def write_facts(folder: Path, index: Index, state: Mapping[str, Any]) -> None:
+    """Make `folder`, in which all files of slices lie, a complete checkpoint; raises OSError."""
+    replace_text(folder / INDEX, index.to_json())
+    replace_text(folder / STATE_FILE, json.dumps(state))
+    facts = {name: measure(folder / name) for name in (INDEX, STATE_FILE)}
+    write_manifest(folder / MANIFEST, facts)
 
 
-def save(folder: Path, engine: Any, ema: EMA | None, state: TrainState, keep_last: int) -> Path:
-    """Write and commit the checkpoint of `state.step`, then drop those beyond `keep_last`.
+def restore(checkpoint: Path, masters: Masters, ema: EMA | None) -> Cost:
+    """Take weights, optimiser and average from a checkpoint of any ranks, stage and precision; all
+    ranks call it together. What this rank opened and read of its files of slices.
 
-    Raises `CheckpointError` on every rank if any rank could not write; nothing of the attempt
-    remains then, and the earlier checkpoints are untouched.
+    Raises:
+        DamagedCheckpoint: what a rank read is not as it was written.
+        CheckpointError: it is of another model or optimiser, or has no average.
     """
-    target = folder / tag_of(state.step)
-    distributed.run_on_main(lambda: _make_empty(target))
-    error = _write_shards(folder, target, engine, ema)
-    if error is None and distributed.is_main():
-        error = _attempt(lambda: replace_text(target / STATE, json.dumps(vars(state))))
-    _raise_together(error, target)
-    error = _commit(folder, target)
-    _raise_together(error, target)
-    if distributed.is_main():
-        prune(folder, target, keep_last)
-    return target
+    index = distributed.together(lambda: read_index(checkpoint))
+    optimizer = type(masters.optimizer).__name__
+    if index.optimizer != optimizer:
+        raise CheckpointError(
+            f"{checkpoint} has the state of {index.optimizer}, and this run uses {optimizer}; take "
+            "its weights alone with train.init_from"
+        )
+    if ema is not None and not index.has(EMA_KIND):
+        raise CheckpointError(
+            f"{checkpoint} holds no EMA; set ema.decay=0 or start a new run with train.init_from"
+        )
+    if index.shapes != {name: tuple(shape) for name, shape in masters.shapes.items()}:
+        raise CheckpointError(f"{checkpoint} is of another model than its config says")
+    states = {
+        name: [kind.removeprefix(STATE_KIND) for kind in each.kinds if kind.startswith(STATE_KIND)]
+        for name, each in index.parameters.items()
+    }
+    counts = {name: each.counts for name, each in index.parameters.items()}
+
+    def fill() -> Cost:
+        masters.make_states(states, counts)
+        return fill_slices(slices_of(masters, ema), checkpoint, index)
+
+    cost = distributed.together(fill)
+    masters.publish()
+    return cost
 
 
-def _make_empty(target: Path) -> None:
-    try:
-        if target.exists():
-            shutil.rmtree(target)
-        target.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot create {target}: {error.strerror}") from error
+def slices_of(masters: Masters, ema: EMA | None) -> dict[str, Mapping[str, Slice]]:
+    """All that this rank owns and a checkpoint holds, by kind and parameter."""
+    states = {STATE_KIND + name: slices for name, slices in masters.states().items()}
+    averages = {} if ema is None else {EMA_KIND: ema.slices}
+    return {MASTER: masters.slices(), **states, **averages}
 
 
-def _write_shards(folder: Path, target: Path, engine: Any, ema: EMA | None) -> Exception | None:
-    writer = _Writer()
-    usual, engine.checkpoint_engine = engine.checkpoint_engine, writer
-    try:
-        engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
-    finally:
-        engine.checkpoint_engine = usual
-    if writer.error is None and ema is not None:
-        return _attempt(lambda: ema.save(target))
-    return writer.error
+def restore_weights(checkpoint: Path, masters: Masters) -> None:
+    """As `restore`, of the weights alone."""
+    index = distributed.together(lambda: read_index(checkpoint))
+    wanted = {MASTER: masters.slices()}
+    distributed.together(lambda: fill_slices(wanted, checkpoint, index))
+    masters.publish()
 
 
-def _attempt(action: Any) -> Exception | None:
-    try:
-        action()
-    except Exception as error:  # safetensors raises its own type when the disk is full
-        return error
-    return None
+def read_whole(checkpoint: Path, kind: str = MASTER) -> dict[str, torch.Tensor]:
+    """All of one kind in a checkpoint, whole and fp32: the weights as trained (MASTER) or averaged
+    (EMA_KIND), or a state of the optimiser.
 
-
-def _commit(folder: Path, target: Path) -> Exception | None:
-    """Checksum all files, each rank its share; rank 0 writes the manifest, then `latest`."""
-    names = distributed.broadcast(sorted(path.name for path in target.iterdir()))
-    own = names[distributed.rank() :: distributed.world_size()]
-    facts: dict[str, FileFacts] = {}
-    error = _attempt(lambda: facts.update({name: measure(target / name) for name in own}))
-    shares = distributed.gather(None if error else facts)
-    if error is not None or not distributed.is_main() or None in shares:
-        return error
-    manifest = {name: fact for share in shares if share for name, fact in share.items()}
-
-    def write() -> None:
-        write_manifest(target / MANIFEST, manifest)
-        replace_text(folder / LATEST, target.name + "\n")
-
-    return _attempt(write)
-
-
-def _raise_together(error: Exception | None, target: Path) -> None:
-    message = None if error is None else one_line(error)
-    found = next(filter(None, distributed.gather(message)), None)
-    if found is None:
-        return
-    if distributed.is_main():
-        shutil.rmtree(target, ignore_errors=True)
-    raise CheckpointError(
-        f"could not write {target}: {found}; earlier checkpoints are intact: make room, then start "
-        "again"
-    )
-
-
-def load_engine(engine: Any, checkpoint: Path, convert_in: Path | None) -> None:
-    """Weights and optimiser of `checkpoint` into a fresh engine.
-
-    With `convert_in`, a folder of the run's own, rank 0 converts the files there first, and removes
-    them afterwards; the engine must have been configured with `checkpoint.load_universal`.
+    Raises:
+        DamagedCheckpoint: it is not as it was written.
     """
-    if convert_in is None:
-        engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
-        return
-    converted = convert_in / "universal" / checkpoint.name
-    try:
-        distributed.run_on_main(lambda: _convert(checkpoint, converted))
-        engine.load_checkpoint(str(converted.parent), tag=converted.name)
-        distributed.barrier()
-    finally:
-        if distributed.is_main():
-            shutil.rmtree(converted.parent, ignore_errors=True)
-
-
-def _convert(checkpoint: Path, converted: Path) -> None:
-    print(f"converting {checkpoint} for this number of ranks", file=sys.stderr)
-    shutil.rmtree(converted.parent, ignore_errors=True)
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-    command += ["--input_folder", str(checkpoint), "--output_folder", str(converted)]
-    command += ["--inject_missing_state"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CheckpointError(f"could not convert {checkpoint} for another number of ranks: {last}")
+    index = read_index(checkpoint)
+    shapes = {name: each.shape for name, each in index.parameters.items() if kind in each.kinds}
+    whole = {name: Slice(0, torch.empty(math.prod(shape))) for name, shape in shapes.items()}
+    fill_slices({kind: whole}, checkpoint, index)
+    return {name: whole[name].values.view(shape) for name, shape in shapes.items()}

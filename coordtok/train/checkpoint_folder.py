@@ -8,15 +8,13 @@ Resuming, `train.init_from` and exports all find checkpoints here.
 
 import re
 import shutil
-import sys
+from contextlib import suppress
 from pathlib import Path
 
-from coordtok import distributed
 from coordtok.errors import CheckpointError
 from coordtok.storage.files import replace_text
-from coordtok.storage.manifests import first_damage, read_manifest
+from coordtok.train.checkpoint_index import MANIFEST
 
-MANIFEST = "manifest.json"
 LATEST = "latest"
 _TAG = re.compile(r"step_[0-9]{8,}")
 
@@ -66,42 +64,6 @@ def find_checkpoint(path: Path) -> Path:
     return path
 
 
-def newest_undamaged(folder: Path) -> Path | None:
-    """The newest complete checkpoint whose files are as they were written; None of a new run.
-
-    All ranks call it together.
-
-    Raises:
-        CheckpointError: there are some, and every one is damaged.
-    """
-    candidates = distributed.broadcast(committed(folder))
-    for checkpoint in candidates:
-        damage = find_damage(checkpoint)
-        if damage is None:
-            return checkpoint
-        if distributed.is_main():
-            print(f"warning: {checkpoint} is damaged ({damage}); trying older", file=sys.stderr)
-    if candidates:
-        raise CheckpointError(
-            f"every checkpoint in {folder} is damaged; restore one, or start anew in another "
-            "run_dir"
-        )
-    return None
-
-
-def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, or None; all ranks share the reading."""
-    return next(filter(None, distributed.gather(_find_own_damage(checkpoint))), None)
-
-
-def _find_own_damage(checkpoint: Path) -> str | None:
-    try:
-        files = sorted(read_manifest(checkpoint / MANIFEST).items())
-    except (OSError, ValueError):
-        return f"{MANIFEST} is missing or unreadable"
-    return first_damage(checkpoint, files[distributed.rank() :: distributed.world_size()])
-
-
 def rewind(folder: Path, checkpoint: Path) -> None:
     """Make `checkpoint` the newest of its run: what was saved after it is of another history."""
     replace_text(folder / LATEST, checkpoint.name + "\n")
@@ -115,5 +77,6 @@ def prune(folder: Path, newest: Path, keep_last: int) -> None:
     kept = committed(folder)[: keep_last or None]
     for path in folder.glob("step_*"):
         if path.name < newest.name and path not in kept:
-            (path / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                (path / MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(path)

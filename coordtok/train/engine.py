@@ -158,8 +158,8 @@ def _prepare_deepspeed() -> None:
 
 def build_engine(
     build_model: Callable[[], nn.Module], run: RunConfig, sharding: Sharding
-) -> "deepspeed.DeepSpeedEngine":
-    """The engine around `build_model()`, made shard by shard under ZeRO-3.
+) -> tuple["deepspeed.DeepSpeedEngine", Masters]:
+    """The engine around `build_model()`, made shard by shard under ZeRO-3, and its masters.
 
     Every rank seeds alike and rank 0's values are kept, so the weights do not depend on the number
     of ranks, and a model larger than one rank's memory can be built.
@@ -182,5 +182,6 @@ def build_engine(
         config=sharding.config,
         dist_init_required=False,
     )
-    attach_matrices(engine.optimizer.optimizer, engine.module, Masters(engine))
-    return engine
+    masters = Masters(engine)
+    attach_matrices(masters, engine.module)
+    return engine, masters

@@ -11,10 +11,9 @@ from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import WEIGHTS, Card, Origin
 from coordtok.pretrained.read import first_difference
 from coordtok.pretrained.write import check_target, write_export
-from coordtok.train.checkpoint import read_state
-from coordtok.train.checkpoint_folder import find_checkpoint, find_damage
-from coordtok.train.ema import has_ema, read_ema
-from coordtok.train.masters import read_masters
+from coordtok.train.checkpoint import read_state, read_whole
+from coordtok.train.checkpoint_folder import find_checkpoint
+from coordtok.train.checkpoint_index import EMA_KIND, MASTER, DamagedCheckpoint, read_index
 from coordtok.train.tasks.kinds import task_class
 
 
@@ -36,13 +35,13 @@ def export_checkpoint(
     if (Path(path) / WEIGHTS).is_file():
         raise CheckpointError(f"{path} is an export already; name a run or a checkpoint")
     checkpoint = find_checkpoint(Path(path))
-    damage = find_damage(checkpoint)
-    if damage:
-        raise CheckpointError(f"{checkpoint}: {damage}; name another checkpoint")
-    weights = _choose(weights, checkpoint)
-    state = read_state(checkpoint)
-    run = build(RunConfig, state.config)
-    tensors = _read(checkpoint, run, weights)
+    try:
+        weights = _choose(weights, checkpoint)
+        state = read_state(checkpoint)
+        run = build(RunConfig, state.config)
+        tensors = _read(checkpoint, run, weights)
+    except DamagedCheckpoint as error:
+        raise CheckpointError(f"{error}; name another checkpoint") from None
     history = {"run": state.config, "data": state.data}
     settings = task_class(run.model).export_settings(run, state.facts)
     card = Card(run.model, settings, Origin(weights, state.step, history))
@@ -51,11 +50,12 @@ def export_checkpoint(
 
 
 def _choose(weights: Literal["raw", "ema"] | None, checkpoint: Path) -> Literal["raw", "ema"]:
-    if weights == "ema" and not has_ema(checkpoint):
+    has_average = read_index(checkpoint).has(EMA_KIND)
+    if weights == "ema" and not has_average:
         raise CheckpointError(
             f"{checkpoint} holds no moving average (ema.decay was 0); export with --weights raw"
         )
-    return weights or ("ema" if has_ema(checkpoint) else "raw")
+    return weights or ("ema" if has_average else "raw")
 
 
 def _read(
@@ -64,11 +64,7 @@ def _read(
     with torch.device("meta"):
         model = task_class(run.model).model_class(run.model)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if weights == "ema":
-        return read_ema(checkpoint, shapes)
-    tensors = read_masters(checkpoint)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    difference = first_difference(found, shapes)
+    difference = first_difference(read_index(checkpoint).shapes, shapes)
     if difference:
         raise CheckpointError(f"{checkpoint}: {difference}; it is of another model than it says")
-    return tensors
+    return read_whole(checkpoint, {"raw": MASTER, "ema": EMA_KIND}[weights])

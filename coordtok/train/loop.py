@@ -21,7 +21,6 @@ from coordtok.data.loader import Batch
 from coordtok.data.sequence import LoaderState
 from coordtok.errors import TrainingError, UserError
 from coordtok.scaling.flops import training_step_flops
-from coordtok.train import checkpoint
 from coordtok.train.checkpoint import TrainState
 from coordtok.train.clock import Clock
 from coordtok.train.ema import EMA
@@ -30,6 +29,7 @@ from coordtok.train.monitor import Monitor
 from coordtok.train.optim import learning_rate, set_rate
 from coordtok.train.peak import peaks
 from coordtok.train.run_folder import RunFolder
+from coordtok.train.saver import Saver
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.task import Task
 from coordtok.train.validation import HeldOut, Look, look, look_at_training, validate
@@ -62,6 +62,7 @@ class Trainer:
     task: Task
     engine: Any
     ema: EMA | None
+    saver: Saver
     batches: Generator[tuple[Batch, LoaderState], None, None]
     held_out: HeldOut | None
     data: list[dict[str, Any]]
@@ -118,7 +119,7 @@ class Trainer:
             ending = result.stop or result.data_error or failure is not None
             if ending or self._due(step, self.run.train.save_every):
                 with clock.paused():
-                    self._save()
+                    self._save(wait=ending or step == last_step)
             if failure is not None:
                 raise failure
             if result.data_error:
@@ -316,7 +317,9 @@ class Trainer:
             return
         self.monitor.picture(step, rows, "samples")
 
-    def _save(self) -> None:
+    def _save(self, wait: bool) -> None:
+        """Save, and log what the last save cost; with `wait`, what this one did."""
+        began = time.perf_counter()
         self._grad_norm(self.progress.step)
         loader = LoaderState.merge(distributed.gather(self.progress.loader))
         state = TrainState(
@@ -332,6 +335,8 @@ class Trainer:
             forward_check=self.task.forward_check(self.engine),
             facts=self.task.facts,
         )
-        checkpoint.save(
-            self.folder.checkpoints, self.engine, self.ema, state, self.run.train.keep_last
-        )
+        figures = [self.saver.save(state, began)]
+        if wait:
+            figures.append(self.saver.finish())
+        for found in filter(None, figures):
+            self.monitor.log(state.step, found)

@@ -1,4 +1,5 @@
-"""How DeepSpeed lays out the weights that it trains; no other file knows.
+"""How DeepSpeed lays out the weights that it trains and the optimiser's states for them; no other
+file knows.
 
 Every rank's optimiser owns a slice of each flattened parameter in fp32 (the parameter's master), of
 some parameters none. Beside them are the weights that compute, in the precision that computes.
@@ -9,18 +10,15 @@ pads the last; a rank computes with its share, from which whole parameters are g
 small parameters whole beside it.
 """
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
 from coordtok import distributed
-from coordtok.errors import ConfigError
+from coordtok.errors import CheckpointError
+from coordtok.storage.slice_files import Span
 from coordtok.train.slices import Slice
 
 FLAT_TENSORS = (
@@ -41,10 +39,28 @@ class Place(NamedTuple):
     values: torch.Tensor
 
 
+class Position(NamedTuple):
+    """Where what a rank owns of a parameter, its `span`, lies in the optimiser's flat tensor
+    `partition`: from `offset` on."""
+
+    partition: int
+    offset: int
+    span: Span
+
+    def view(self, flat: torch.Tensor) -> Slice:
+        """The part of a flat tensor laid out as that one."""
+        return Slice(self.span.start, flat.detach()[self.offset :][: self.span.size])
+
+
 class Masters:
-    """The fp32 masters of an engine and the weights that compute, by parameter name."""
+    """The fp32 masters of an engine, the optimiser's states for them and the weights that compute,
+    by parameter name.
+
+    Slices are views of the optimiser's own tensors, on the host where those are offloaded.
+    """
 
     def __init__(self, engine: Any) -> None:
+        self._optimizer = engine.optimizer
         self._flat = next(
             getattr(engine.optimizer, name)
             for name in FLAT_TENSORS
@@ -56,30 +72,93 @@ class Masters:
             else _Fragment(parameter)
             for name, parameter in engine.module.named_parameters()
         }
+        positions = {name: layout.position() for name, layout in self._layouts.items()}
+        self._positions = {name: place for name, place in positions.items() if place is not None}
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
         """Of the whole parameters."""
         return {name: layout.shape for name, layout in self._layouts.items()}
 
-    def slices(self) -> dict[str, Slice]:
-        """What this rank's optimiser owns: views of the masters (copies on the device where they
-        are offloaded to the host)."""
-        owned = {name: layout.master() for name, layout in self._layouts.items()}
-        return {name: piece for name, piece in owned.items() if piece is not None}
+    @property
+    def layout(self) -> dict[str, Span]:
+        """What this rank owns of each parameter, if anything."""
+        return {name: position.span for name, position in self._positions.items()}
 
-    def places(self) -> dict[str, Place]:
-        """Where every parameter lies, the same names on all ranks, which call it together.
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The one that DeepSpeed hands its flat tensors to."""
+        return self._optimizer.optimizer
+
+    def slices(self) -> dict[str, Slice]:
+        """The masters that this rank owns."""
+        return {
+            name: position.view(self._flat[position.partition])
+            for name, position in self._positions.items()
+        }
+
+    def states(self) -> dict[str, dict[str, Slice]]:
+        """What the optimiser keeps for every weight that this rank owns, by its name for it, then
+        by parameter: Adam's moments, momentum. Empty before the first update."""
+        found: dict[str, dict[str, Slice]] = {}
+        for name, position in self._positions.items():
+            flat = self._flat[position.partition]
+            for state, value in self.optimizer.state.get(flat, {}).items():
+                if torch.is_tensor(value) and value.shape == flat.shape:
+                    found.setdefault(state, {})[name] = position.view(value)
+        return found
+
+    def counts(self) -> dict[str, dict[str, float]]:
+        """What the optimiser keeps beside that, by parameter: its count of steps."""
+        return {
+            name: {
+                state: float(value)
+                for state, value in self.optimizer.state.get(flat, {}).items()
+                if value is not None and not (torch.is_tensor(value) and value.numel() > 1)
+            }
+            for name, position in self._positions.items()
+            for flat in [self._flat[position.partition]]
+        }
+
+    @torch.no_grad()
+    def make_states(
+        self, states: Mapping[str, Sequence[str]], counts: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """Replace the optimiser's states by new ones, zero everywhere: by parameter, the names of
+        `states()` and the numbers of `counts()`.
 
         Raises:
-            ConfigError: the masters are offloaded, so that views of them are none.
+            CheckpointError: two parameters that lie in one flat tensor differ in them.
         """
-        owned = self.slices()
-        own = {name: self._partition(piece.values) for name, piece in owned.items()}
+        self.optimizer.state.clear()
+        first: dict[int, str] = {}
+        for name, position in self._positions.items():
+            other = first.setdefault(position.partition, name)
+            if (states[name], counts[name]) != (states[other], counts[other]):
+                raise CheckpointError(
+                    f"the checkpoint's optimiser treats {name} and {other} differently, this run's "
+                    "alike; set optim.* back, or take the weights alone with train.init_from"
+                )
+            if other == name and (states[name] or counts[name]):
+                flat = self._flat[position.partition]
+                self.optimizer.state[flat] = {
+                    **{key: torch.tensor(value) for key, value in counts[name].items()},
+                    **{state: torch.zeros_like(flat.detach()) for state in states[name]},
+                }
+        if isinstance(self._first, _Fragment) and self.optimizer.state:
+            self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def _first(self) -> "_Fragment | _Share":
+        return next(iter(self._layouts.values()))
+
+    def places(self) -> dict[str, Place]:
+        """Where every parameter lies, the same names on all ranks, which call it together."""
+        own = {name: position.partition for name, position in self._positions.items()}
         everywhere: dict[str, int] = {}
         for ranks_own in distributed.gather(own):
             everywhere |= ranks_own
-        nothing = Slice(0, self._flat[0].new_empty(0))
+        owned, nothing = self.slices(), Slice(0, self._flat[0].new_empty(0))
         return {
             name: Place(shape, everywhere[name], *owned.get(name, nothing))
             for name, shape in self.shapes.items()
@@ -89,22 +168,26 @@ class Masters:
         """The number of one of the optimiser's flat tensors."""
         return next(number for number, each in enumerate(self._flat) if each is flat)
 
-    def _partition(self, values: torch.Tensor) -> int:
-        first = values.data_ptr()
-        for number, flat in enumerate(self._flat):
-            if 0 <= first - flat.data_ptr() < flat.numel() * flat.element_size():
-                return number
-        raise ConfigError(
-            "optim.name is muon, which updates no weights that are offloaded; choose a DeepSpeed "
-            "JSON without offload, or optim.name=adamw"
-        )
-
     @torch.no_grad()
     def write(self, name: str, value: torch.Tensor) -> None:
-        """Give a parameter the whole fp32 `value`, in its master and in the weights that compute.
+        """Give what this rank owns of a parameter the whole fp32 `value`; then `publish`."""
+        position = self._positions.get(name)
+        if position is not None:
+            start, own = position.view(self._flat[position.partition])
+            own.copy_(value.flatten()[start : start + own.numel()])
 
-        All ranks hold the same `value`, and each writes what it owns."""
-        self._layouts[name].write(value)
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Give the weights that compute the values of the masters; all ranks call it together."""
+        if isinstance(self._first, _Fragment):
+            self._optimizer.update_lp_params()
+            return
+        self._optimizer.checkpoint_event_prologue()
+        for name, own in self.slices().items():
+            self._layouts[name].parameter.ds_tensor.data.flatten()[: own.values.numel()].copy_(
+                own.values
+            )
+        self._optimizer.checkpoint_event_epilogue()
 
     @contextmanager
     @torch.no_grad()
@@ -140,17 +223,14 @@ class _Fragment(NamedTuple):
     def shape(self) -> torch.Size:
         return self.parameter.shape
 
-    def master(self) -> Slice | None:
+    def position(self) -> Position | None:
+        """None on a rank that owns nothing of it."""
         mapping = self.parameter._hp_mapping
         if mapping is None:
             return None
-        return Slice(mapping.lp_fragment_address.start, mapping.get_hp_fragment())
-
-    def write(self, value: torch.Tensor) -> None:
-        self.parameter.data.copy_(value)
-        own = self.master()
-        if own is not None:
-            own.values.copy_(value.flatten()[own.start : own.start + own.values.numel()])
+        start, size = mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel
+        offset = mapping.hp_fragment_address.start
+        return Position(mapping.param_group_index, offset, Span(start, start + size))
 
     def computing(self, own: Slice) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Each tensor that holds weights of the parameter on this rank, and the values for it, of
@@ -169,21 +249,13 @@ class _Share(NamedTuple):
     def shape(self) -> torch.Size:
         return self.parameter.ds_shape
 
-    def master(self) -> Slice | None:
-        padded = self.optimizer.get_local_fp32_param(self.parameter)
-        start = distributed.rank() * padded.numel()
-        owned = max(0, min(padded.numel(), self.parameter.ds_numel - start))
-        return Slice(start, padded[:owned]) if owned else None
-
-    def write(self, value: torch.Tensor) -> None:
-        share = self.parameter.ds_tensor.numel()
-        padded = value.new_zeros(share * distributed.world_size())
-        padded[: value.numel()] = value.flatten()
-        own = padded[distributed.rank() * share :][:share]
-        self.optimizer.set_local_hp_param(own, self.parameter)
-        self.parameter.ds_tensor.data.copy_(own)
-        if self.is_whole:
-            self.parameter.data.copy_(value)
+    def position(self) -> Position | None:
+        """As `_Fragment.position`."""
+        number = self.optimizer.get_param_id(self.parameter)
+        partition, offset, share = self.optimizer.grad_position[number]
+        start = distributed.rank() * share
+        span = Span(0, self.parameter.ds_numel).overlap(Span(start, start + share))
+        return Position(partition, offset, span) if span.size else None
 
     def computing(self, own: Slice) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As `_Fragment.computing`."""
@@ -208,12 +280,3 @@ def _whole(own: Slice, size: int, device: torch.device) -> torch.Tensor:
     whole = torch.zeros(size, device=device)
     whole[own.start : own.start + own.values.numel()] = own.values
     return distributed.sum_over_ranks(whole)
-
-
-def read_masters(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The whole fp32 masters in a checkpoint of any ZeRO stage and number of ranks.
-
-    DeepSpeed's own files are pickles: read only checkpoints you trust.
-    """
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        return get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), tag=checkpoint.name)

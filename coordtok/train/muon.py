@@ -84,7 +84,6 @@ class MuonAdamW(torch.optim.AdamW):
         """Muon for all matrices that lie in one tensor of the optimiser."""
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros(())  # AdamW looks for it in every state it loads
             state["momentum_buffer"] = torch.zeros_like(parameter)
         slices = self._slices.get(self._partition_of(parameter))
         if slices is None:

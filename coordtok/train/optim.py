@@ -11,10 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from coordtok import distributed
 from coordtok.config.training import OptimConfig
+from coordtok.errors import ConfigError
 from coordtok.models.layers import FusedLinear
 from coordtok.train.masters import Masters
 from coordtok.train.muon import MatrixSlice, MuonAdamW
+
+OPTIMIZERS: dict[str, type[torch.optim.AdamW]] = {
+    "adamw": torch.optim.AdamW,
+    "muon": MuonAdamW,
+}
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
@@ -42,14 +49,24 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """AdamW (docs/method.md, "Training"), or Muon beside it: then call `attach_matrices` too."""
     groups = parameter_groups(model, optim)
-    return (MuonAdamW if optim.name == "muon" else torch.optim.AdamW)(groups, lr=optim.lr)
+    return OPTIMIZERS[optim.name](groups, lr=optim.lr)
 
 
-def attach_matrices(optimizer: torch.optim.Optimizer, model: nn.Module, masters: Masters) -> None:
-    """Tell Muon where an engine's weight matrices lie; all ranks call it together."""
+def attach_matrices(masters: Masters, model: nn.Module) -> None:
+    """Tell Muon where an engine's weight matrices lie; all ranks call it together.
+
+    Raises:
+        ConfigError: they are offloaded.
+    """
+    optimizer = masters.optimizer
     if not isinstance(optimizer, MuonAdamW):
         return
     places = masters.places()
+    if any(place.values.device.type != distributed.device().type for place in places.values()):
+        raise ConfigError(
+            "optim.name is muon, which updates no weights that are offloaded; choose a DeepSpeed "
+            "JSON without offload, or optim.name=adamw"
+        )
     slices = {}
     for name, layer in _linear_layers(model):
         place = places[f"{name}.weight"]
@@ -58,12 +75,6 @@ def attach_matrices(optimizer: torch.optim.Optimizer, model: nn.Module, masters:
         shape = (parts, rows // parts, columns)
         slices[name] = MatrixSlice(shape, place.start, place.values, place.partition)
     optimizer.attach(slices, masters.partition_of)
-
-
-def keep_settings(optimizer: torch.optim.Optimizer, model: nn.Module, optim: OptimConfig) -> None:
-    """The run's settings in place of those that came with a checkpoint."""
-    for group, wanted in zip(optimizer.param_groups, parameter_groups(model, optim), strict=True):
-        group.update({name: value for name, value in wanted.items() if name != "params"})
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

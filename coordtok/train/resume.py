@@ -4,44 +4,41 @@ A changed model or dataset is an error that names the difference; what may chang
 how long to train, how to shard, and anything else that a checkpoint does not fix.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coordtok import distributed
 from coordtok.config.load import build, to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.errors import CheckpointError
 from coordtok.train.checkpoint import TrainState
-from coordtok.train.checkpoint_folder import find_checkpoint, find_damage, newest_undamaged
+from coordtok.train.checkpoint_folder import committed, find_checkpoint
 from coordtok.train.run_folder import RunFolder
 
 
-def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
-    """The checkpoint that `resume` ("auto", "none", or a path) continues; None starts afresh.
-
-    All ranks must call this together: they share the reading of the files' checksums.
-    """
+def choose_checkpoints(folder: RunFolder, resume: str) -> Sequence[Path | None]:
+    """The checkpoints of which `resume` ("auto", "none", or a path) means the first that is not
+    damaged; None is to start afresh. All ranks call it together."""
     if resume == "none":
         if folder.is_used:
             raise CheckpointError(
                 f"--resume none, but {folder.path} holds a run; choose another run_dir, "
                 "or drop the flag to continue that run"
             )
-        return None
+        return [None]
     if resume == "auto":
-        return newest_undamaged(folder.checkpoints)
+        return distributed.broadcast(committed(folder.checkpoints)) or [None]
     try:
         checkpoint = find_checkpoint(Path(resume))
     except CheckpointError as error:
         raise CheckpointError(f"--resume {error}, or give auto or none") from None
-    damage = find_damage(checkpoint)
-    if damage:
-        raise CheckpointError(f"--resume {checkpoint}: {damage}; choose another checkpoint")
     if folder.is_used and not is_inside(checkpoint, folder):
         raise CheckpointError(
             f"--resume {resume} is of another run, and {folder.path} already holds one; choose a "
             "new run_dir, or drop the flag to continue what is there"
         )
-    return checkpoint
+    return [checkpoint]
 
 
 def is_inside(checkpoint: Path, folder: RunFolder) -> bool:

@@ -2,9 +2,12 @@
 loop."""
 
 import math
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from coordtok import distributed
@@ -19,17 +22,19 @@ from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.errors import CheckpointError
 from coordtok.scaling.memory_needs import check_memory, clip_bytes, state_bytes
 from coordtok.scaling.parameters import parameters
-from coordtok.train.checkpoint import TrainState, load_engine, read_state
+from coordtok.train.checkpoint import TrainState, read_state, restore
 from coordtok.train.checkpoint_folder import rewind
+from coordtok.train.checkpoint_index import DamagedCheckpoint
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_batch
 from coordtok.train.initialise import initialise_from, initialise_with
 from coordtok.train.loop import Progress, Trainer
+from coordtok.train.masters import Masters
 from coordtok.train.monitor import Monitor
 from coordtok.train.next_steps import next_steps, nothing_to_do, where_it_is
-from coordtok.train.optim import keep_settings
-from coordtok.train.resume import check_same_run, choose_checkpoint, data_changed, is_inside
+from coordtok.train.resume import check_same_run, choose_checkpoints, data_changed, is_inside
 from coordtok.train.run_folder import RunFolder
+from coordtok.train.saver import Saver
 from coordtok.train.signals import StopRequest, watch_launcher
 from coordtok.train.start import summary
 from coordtok.train.tasks.kinds import task_class
@@ -64,17 +69,10 @@ def train(
     with ExitStack() as stack:
         distributed.run_on_main(lambda: stack.enter_context(folder.owned()))
         _check_shared(folder)
-        checkpoint = choose_checkpoint(folder, resume)
-        state = None
-        if checkpoint is not None:
-            state = distributed.together(lambda: read_state(checkpoint))
-        if state is not None and state.step >= run.train.steps:
-            _say(nothing_to_do(checkpoint, state.step, run), next_steps(folder, run, state.step))
+        started = _start(run, sharding, folder, resume, allow_grown_data, stop)
+        if started is None:
             return True
-        parts = prepare(run, state, allow_grown_data)
-        run = parts.run
-        _say(summary(run, sharding, parts.data, parts.held_out, checkpoint, state))
-        trainer = assemble(parts, sharding, folder, checkpoint, state, stop)
+        trainer, checkpoint = started
         stack.callback(trainer.batches.close)
         if check:
             _say(trainer.check())
@@ -83,11 +81,46 @@ def train(
             distributed.run_on_main(lambda: rewind(folder.checkpoints, checkpoint))
         trainer.begin()
         stack.callback(trainer.monitor.close)
+        stack.enter_context(trainer.saver)
         finished = trainer.fit()
-    step = trainer.progress.step
+    run, step = trainer.run, trainer.progress.step
     _say(next_steps(folder, run, step) if finished else where_it_is(folder, run, step))
     distributed.barrier()  # launchers end the others when the first leaves with another code than 0
     return finished
+
+
+def _start(
+    run: RunConfig,
+    sharding: Sharding,
+    folder: RunFolder,
+    resume: str,
+    allow_grown_data: bool,
+    stop: StopRequest,
+) -> tuple[Trainer, Path | None] | None:
+    """The trainer of a run at the newest undamaged checkpoint that `resume` means, and that one, or
+    at the beginning; None of a finished run."""
+    for checkpoint in choose_checkpoints(folder, resume):
+        try:
+            state = None
+            if checkpoint is not None:
+                state = distributed.together(partial(read_state, checkpoint))
+            if state is not None and state.step >= run.train.steps:
+                _say(
+                    nothing_to_do(checkpoint, state.step, run), next_steps(folder, run, state.step)
+                )
+                return None
+            parts = prepare(run, state, allow_grown_data)
+            _say(summary(parts.run, sharding, parts.data, parts.held_out, checkpoint, state))
+            return assemble(parts, sharding, folder, checkpoint, state, stop), checkpoint
+        except DamagedCheckpoint as error:
+            if resume != "auto":
+                raise CheckpointError(f"--resume: {error}; choose another checkpoint") from None
+            if distributed.is_main():
+                print(f"warning: {error}; trying older", file=sys.stderr)
+    raise CheckpointError(
+        f"every checkpoint in {folder.checkpoints} is damaged; restore one, or start anew in "
+        "another run_dir"
+    )
 
 
 def _check_memory(run: RunConfig, sharding: Sharding) -> None:
@@ -167,9 +200,11 @@ def assemble(
 ) -> Trainer:
     """The trainer of a run, at the state of `checkpoint` or at the beginning."""
     run = parts.run
-    engine, ema = _engine(run, sharding, folder, parts.task, checkpoint, state)
+    engine, masters, ema = _engine(run, sharding, parts.task, checkpoint, state)
+    keep = run.train.keep_last
+    saver = Saver(folder.checkpoints, masters, ema, keep, run.train.async_save)
     return Trainer(
-        run, sharding, folder, parts.task, engine, ema, iter(parts.loader), parts.held_out,
+        run, sharding, folder, parts.task, engine, ema, saver, iter(parts.loader), parts.held_out,
         parts.data, parts.progress, Monitor(run, folder), stop,
     )  # fmt: skip
 
@@ -255,41 +290,21 @@ def _held_out(run: RunConfig, task: Task) -> HeldOut | None:
 
 
 def _engine(
-    run: RunConfig,
-    sharding: Sharding,
-    folder: RunFolder,
-    task: Task,
-    checkpoint: Any,
-    state: TrainState | None,
-) -> tuple[Any, EMA | None]:
-    """The engine and its average, with the checkpoint's weights, those of `train.init_from`, or
-    fresh ones."""
-    universal = state is not None and (state.world_size, state.zero_stage, state.precision) != (
-        distributed.world_size(),
-        sharding.stage,
-        sharding.precision,
-    )
-    if state is not None and universal and run.optim.name == "muon":
-        raise CheckpointError(
-            f"{checkpoint} is of {state.world_size} ranks, ZeRO {state.zero_stage} and "
-            f"{state.precision}; with optim.name=muon a run goes on only as it was: start it so, "
-            "or take its weights alone with train.init_from"
-        )
-    if universal:
-        sharding.config["checkpoint"] = {"load_universal": True}
-    engine = build_engine(task.build_model, run, sharding)
+    run: RunConfig, sharding: Sharding, task: Task, checkpoint: Any, state: TrainState | None
+) -> tuple[Any, Masters, EMA | None]:
+    """The engine, its masters and their average, with the checkpoint's weights, those of
+    `train.init_from`, or fresh ones."""
+    engine, masters = build_engine(task.build_model, run, sharding)
+    if state is None and run.train.init_from is not None:
+        initialise_from(masters, run.model, run.train.init_from)
+    elif state is None:
+        initialise_with(masters, task.fitted_weights)
+    ema = EMA(masters, run.ema) if run.ema.decay else None
     if state is not None:
-        load_engine(engine, checkpoint, folder.checkpoints if universal else None)
-        keep_settings(engine.optimizer, engine.module, run.optim)
+        restore(checkpoint, masters, ema)
+        engine.global_steps = state.step
         _compare_forward(task.forward_check(engine), state, sharding)
-    elif run.train.init_from is not None:
-        initialise_from(engine, run.train.init_from)
-    else:
-        initialise_with(engine, task.fitted_weights)
-    ema = EMA(engine, run.ema) if run.ema.decay else None
-    if ema is not None and state is not None:
-        ema.load(checkpoint)
-    return engine, ema
+    return engine, masters, ema
 
 
 def _compare_forward(found: float, state: TrainState, sharding: Sharding) -> None:

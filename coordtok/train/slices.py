@@ -1,67 +1,84 @@
-"""Slices of flattened parameters, in memory and in files that any number of ranks reads back.
+"""Slices of flattened parameters, in memory and in the files of a checkpoint.
 
-A file is safetensors: parameter name -> slice, with the slices' starts in the metadata. Each rank
-writes one of what it owns; a reader cuts its own slices out of whichever files hold them.
+Each rank writes one file of what it owns; any number of ranks reads its own slices out of whichever
+files hold parts of them (`coordtok.train.checkpoint_plan` says which).
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from coordtok.errors import CheckpointError
+from coordtok.storage.slice_files import SliceFile, Span, write_slices
+from coordtok.train.checkpoint_index import DamagedCheckpoint, Holding, Index
+from coordtok.train.checkpoint_plan import Cost, file_name, key_of, reads_of, spans_of_file
 
 
 class Slice(NamedTuple):
-    """Part of a flattened parameter: `values` (n,) fp32 are its elements `start` to `start + n`."""
+    """Part of a flattened parameter: `values` (n,) are its elements `start` to `start + n`."""
 
     start: int
     values: torch.Tensor
 
-
-def write_slices(slices: Mapping[str, Slice], path: Path) -> None:
-    """Write `slices`, by parameter name, to the file `path`."""
-    starts = {name: piece.start for name, piece in slices.items()}
-    tensors = {name: piece.values.contiguous() for name, piece in slices.items()}
-    save_file(tensors, path, metadata={"starts": json.dumps(starts)})
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.start + self.values.numel())
 
 
-def fill_slices(slices: Mapping[str, Slice], paths: Sequence[Path]) -> None:
-    """Copy into `slices` what the files at `paths` hold of them.
+Slices = Mapping[str, Mapping[str, Slice]]
+"""By kind (`coordtok.train.checkpoint_index`), then by parameter name."""
+
+
+def write_file(slices: Slices, counts: Mapping[str, Mapping[str, float]], path: Path) -> Holding:
+    """Write `slices`, as fp32, to the file `path`, one after the other; what there is now.
+
+    counts: the optimiser's states that are one number, by parameter and name.
 
     Raises:
-        CheckpointError: they do not hold all of it.
+        OSError: it cannot be written; nothing of it remains.
     """
-    pieces = _open_pieces(paths)
-    for name, own in slices.items():
-        filled = sum(_copy_overlap(own, start, piece) for start, piece in pieces.get(name, []))
-        if filled != own.values.numel():
-            raise CheckpointError(
-                f"{paths[0].parent} holds {filled} of {own.values.numel()} values of {name} in "
-                f"files like {paths[0].name}; they are of another model"
-            )
+    by_key = {key_of(kind, name): each for kind, of in slices.items() for name, each in of.items()}
+    layout = {name: piece.span for of in slices.values() for name, piece in of.items()}
+    kinds = {name: [kind for kind in slices if name in slices[kind]] for name in layout}
+    spans = spans_of_file(layout, kinds)
+    facts = write_slices(path, spans, lambda key: _bytes_of(by_key[key].values))
+    return Holding(facts, layout, kinds, counts)
 
 
-def _copy_overlap(own: Slice, start: int, piece: Any) -> int:
-    """Copy what a stored piece that begins at `start` shares with `own`; the number of values."""
-    low = max(own.start, start)
-    high = min(own.start + own.values.numel(), start + piece.get_shape()[0])
-    if low >= high:
-        return 0
-    own.values[low - own.start : high - own.start].copy_(piece[low - start : high - start])
-    return high - low
+def _bytes_of(values: torch.Tensor) -> memoryview:
+    host = values.detach().to("cpu", torch.float32).contiguous()
+    return host.view(torch.uint8).numpy().data
 
 
-def _open_pieces(paths: Sequence[Path]) -> dict[str, list[tuple[int, Any]]]:
-    """Parameter name -> (start, lazily read slice) over all files."""
-    pieces: dict[str, list[tuple[int, Any]]] = {}
-    for path in paths:
-        file = safe_open(path, framework="pt")
-        starts = json.loads(file.metadata()["starts"])
-        for name, start in starts.items():
-            pieces.setdefault(name, []).append((start, file.get_slice(name)))
-    return pieces
+@torch.no_grad()
+def fill_slices(slices: Slices, checkpoint: Path, index: Index) -> Cost:
+    """Copy into `slices` what a checkpoint holds of them; the files that were opened, and the bytes
+    that were read of them.
+
+    Raises:
+        DamagedCheckpoint: what was read is not as it was written.
+    """
+    own = {name: piece.span for kind in slices.values() for name, piece in kind.items()}
+    total = Cost(0, 0)
+    for number, reads in reads_of(index.runs, own).items():
+        path = checkpoint / file_name(number)
+        try:
+            with SliceFile(path, index.files[number]) as file:
+                for kind, of_kind in slices.items():
+                    for read in reads:
+                        if read.name in of_kind:
+                            _fill(of_kind[read.name], file, key_of(kind, read.name), read.wanted)
+                total = Cost(total.files + 1, total.bytes + file.bytes_read)
+        except ValueError as error:
+            raise DamagedCheckpoint(f"{checkpoint} is damaged ({error})") from None
+    return total
+
+
+def _fill(own: Slice, file: SliceFile, key: str, wanted: Span) -> None:
+    for piece, data in file.read(key, wanted):
+        part = piece.overlap(wanted)
+        values = torch.frombuffer(data, dtype=torch.float32)
+        own.values[part.start - own.start : part.stop - own.start].copy_(
+            values[part.start - piece.start : part.stop - piece.start]
+        )

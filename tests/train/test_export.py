@@ -17,8 +17,10 @@ from coordtok.config.schema import RunConfig
 from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import read_card
 from coordtok.train.checkpoint import read_state
+from coordtok.train.checkpoint_folder import find_checkpoint
+from coordtok.train.checkpoint_index import read_index
 from coordtok.train.export import export_checkpoint
-from coordtok.train.initialise import _check_same_model, read_weights
+from coordtok.train.initialise import _check_same_model
 from coordtok.train.tasks.tokenizer import TokenizerTask
 from tests.support.ranks import ROOT
 from tests.support.runs import TINY, Run
@@ -118,16 +120,17 @@ def test_an_export_starts_a_run(trained: Run, new_run: NewRun, tmp_path: Path) -
 
 
 def test_what_shapes_do_not_tell_is_compared_too(trained: Run) -> None:
-    found = read_weights(str(trained.folder))
-    shapes = {name: tensor.shape for name, tensor in found.tensors.items()}
-    same = dataclasses.replace(found.model, legacy_padding=True)
-    _check_same_model(found, same, shapes, "there")
-    other = dataclasses.replace(found.model, heads=4)
+    checkpoint = find_checkpoint(trained.folder)
+    model = build(RunConfig, read_state(checkpoint).config).model
+    found = read_index(checkpoint).shapes
+    same = dataclasses.replace(model, legacy_padding=True)
+    _check_same_model(model, same, found, found, "there")
+    other = dataclasses.replace(model, heads=4)
     with pytest.raises(CheckpointError, match=r"model.heads is 2 there and 4 here"):
-        _check_same_model(found, other, shapes, "there")
-    del shapes["decoder.position"]
+        _check_same_model(model, other, found, found, "there")
+    shapes = {name: shape for name, shape in found.items() if name != "decoder.position"}
     with pytest.raises(CheckpointError, match=r"decoder.position is no tensor of this model"):
-        _check_same_model(found, same, shapes, "there")
+        _check_same_model(model, same, found, shapes, "there")
 
 
 def refused(source: Path, out: Path, match: str, weights=None) -> None:
@@ -149,17 +152,15 @@ def test_sources_that_hold_no_weights(trained: Run, tmp_path: Path) -> None:
     refused(empty, out, "empty: that run has no complete checkpoint")
     step = tmp_path / "step_00000003"
     shutil.copytree(trained.folder / "checkpoints/step_00000003", step)
-    for victim in sorted(step.glob("ema_rank_*")):
-        victim.unlink()
-    refused(step, out, "step_00000003: ema_rank_00000.safetensors is missing; name another")
+    (step / "rank_00001.safetensors").unlink()
+    refused(step, out, r"is damaged .rank_00001.safetensors is missing.; name another checkpoint")
     (step / "manifest.json").unlink()
     refused(step, out, "step_00000003: not a complete checkpoint")
 
 
-def test_a_run_without_an_average_exports_its_weights(
-    trained: Run, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr("coordtok.train.export.has_ema", lambda folder: False)
-    refused(trained.folder, tmp_path / "out", r"holds no moving average .* --weights raw", "ema")
-    _, card = export_checkpoint(str(trained.folder), tmp_path / "out")
+def test_a_run_without_an_average_exports_its_weights(new_run: NewRun, tmp_path: Path) -> None:
+    run = new_run(ema={"decay": 0.0})
+    run("train.steps=1")
+    refused(run.folder, tmp_path / "out", r"holds no moving average .* --weights raw", "ema")
+    _, card = export_checkpoint(str(run.folder), tmp_path / "out")
     assert card.origin.weights == "raw"

@@ -12,7 +12,6 @@ from coordtok.config.load import load_config
 from coordtok.config.training import OptimConfig
 from coordtok.models.layers import FusedLinear, ViTBlock
 from coordtok.train.engine import build_engine, load_sharding
-from coordtok.train.masters import Masters
 from coordtok.train.muon import MOMENTUM, orthogonalise
 from coordtok.train.optim import build_optimizer, parameter_groups, set_rate
 from tests.support.ranks import ROOT, call
@@ -122,16 +121,16 @@ def train_rank(json: str, zero: str, path: str) -> None:
                                      "optim.grad_clip=0", "optim.betas=[0.9,0.999]"])  # fmt: skip
     sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, ranks)
     sharding.config["zero_optimization"].update(loads(zero))
-    engine = build_engine(Model, run, sharding)
+    engine, masters = build_engine(Model, run, sharding)
     own = slice(rank, None, ranks) if ranks > 1 else slice(None)
     for step in range(STEPS):
         set_rate(engine.optimizer, run.optim.lr)
         output = engine(batch(step)[own])
         engine.backward((output - batch(step)[own][..., :3].sin()).square().mean())
         engine.step()
-    slices = distributed.gather(Masters(engine).slices())
+    slices = distributed.gather(masters.slices())
     if rank == 0:
-        torch.save(_put_together(slices, Masters(engine).shapes), path)
+        torch.save(_put_together(slices, masters.shapes), path)
     distributed.barrier()
 
 

@@ -1,12 +1,11 @@
 """Parameter groups, their settings and the learning rate."""
 
 import pytest
-import torch
 from torch import nn
 
 from coordtok.config.training import EMAConfig, OptimConfig
 from coordtok.train.ema import ema_decay
-from coordtok.train.optim import build_optimizer, keep_settings, learning_rate
+from coordtok.train.optim import build_optimizer, learning_rate
 
 
 def test_the_rate_warms_up_then_stays_or_follows_a_cosine() -> None:
@@ -43,21 +42,3 @@ def test_every_parameter_is_in_one_group() -> None:
     ]
     assert len(grouped) == 4
     assert {id(each) for each in grouped} == {id(each) for each in model.parameters()}
-
-
-def test_settings_are_the_runs_and_states_the_checkpoints() -> None:
-    model = nn.Linear(2, 3)
-    saved = build_optimizer(model, OptimConfig(weight_decay=0.5, betas=(0.8, 0.9)))
-    model(torch.ones(1, 2)).sum().backward()
-    saved.step()
-    wanted = OptimConfig(weight_decay=0.25, eps=1e-6)
-    going_on = build_optimizer(model, wanted)
-    going_on.load_state_dict(saved.state_dict())
-    assert going_on.param_groups[0]["weight_decay"] == 0.5
-    keep_settings(going_on, model, wanted)
-    (group,) = going_on.param_groups
-    assert (group["weight_decay"], group["eps"], group["betas"]) == (0.25, 1e-6, (0.9, 0.999))
-    assert all(
-        torch.equal(state["exp_avg"], saved.state[parameter]["exp_avg"])
-        for parameter, state in going_on.state.items()
-    )

@@ -62,18 +62,18 @@ def test_resume_is_bit_for_bit(new_run: NewRun, name: str) -> None:
     assert run.lines("val_psnr") == psnrs
 
 
-def test_muon_resumes_on_the_same_ranks_and_says_so_on_others(new_run: NewRun) -> None:
+def test_muon_resumes_bit_for_bit_and_on_other_ranks(new_run: NewRun) -> None:
     run = new_run(train={"save_every": 3}, **{**RECIPE, "optim": MUON})
     run(ranks=2)
     losses = run.losses()
     third = str(run.folder / "checkpoints/step_00000003")
     run("--resume", third, ranks=2)
     assert run.losses() == losses
-    output = run("--resume", third, code=2)
-    assert "is of 2 ranks, ZeRO 3 and float32; with optim.name=muon a run goes on only" in output
     output = run("--resume", third, "optim.name=adamw", ranks=2, code=2)
     assert "optim.name is adamw, but the checkpoint has the state of muon" in output
     assert output.count("error:") == 1
+    run("--resume", third)
+    assert run.losses() == pytest.approx(losses, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from safetensors import safe_open
 
+from coordtok.train.checkpoint import read_whole
 from coordtok.train.checkpoint_folder import committed
 from tests.support.runs import FP32, STOPPED, Run, kill_at_random, wait_for_step
 
@@ -66,20 +66,10 @@ def test_two_ranks_go_on_as_one_and_back(new_run: NewRun, name: str, tmp_path) -
     assert moved.losses() == pytest.approx(whole.losses(), rel=1e-5)
     found = moved.lines("val_psnr")[-1]["val_psnr"]
     assert found == pytest.approx(whole.lines("val_psnr")[-1]["val_psnr"], rel=1e-5)
-    average, expected = (averages(run, 9) for run in (moved, whole))
-    assert average.keys() == expected.keys()
-    assert all(torch.allclose(average[key], expected[key], atol=1e-5) for key in expected)
-    assert not list((moved.folder / "checkpoints").glob("universal*"))
-
-
-def averages(run: Run, step: int) -> dict[tuple[str, int], torch.Tensor]:
-    """The EMA's slices by parameter and start, over all ranks of a checkpoint."""
-    found = {}
-    for path in (run.folder / f"checkpoints/step_{step:08d}").glob("ema_rank_*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            for name, start in json.loads(file.metadata()["starts"]).items():
-                found[name, start] = file.get_tensor(name)
-    return found
+    average, expected = (
+        read_whole(run.folder / "checkpoints/step_00000009", "ema") for run in (moved, whole)
+    )
+    assert all(torch.allclose(average[name], expected[name], atol=1e-5) for name in expected)
 
 
 def as_fp32(name: str, tmp_path) -> str:
@@ -160,14 +150,16 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_continued(new_run: NewRu
     run()
     losses = run.losses()
     newest = run.folder / "checkpoints" / "step_00000006"
-    victim = next(newest.glob("*optim_states.pt"))
+    victim = newest / "rank_00000.safetensors"
     data = bytearray(victim.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[-1] ^= 1
     victim.write_bytes(data)
-    assert f"checksum of {victim.name} differs" in run("--resume", str(newest), code=2)
-    output = run()
-    assert f"{newest} is damaged (the checksum of {victim.name} differs)" in output
-    assert run.losses() == losses
+    damage = f"{newest} is damaged (the checksum of {victim.name} differs, in ema/"
+    assert damage in run("--resume", str(newest), "train.steps=7", code=2)
+    output = run("train.steps=7")
+    assert damage in output
+    assert f"warning: {newest}" in output
+    assert list(run.losses().items())[:6] == list(losses.items())
 
 
 def test_a_half_written_checkpoint_is_never_continued(new_run: NewRun) -> None:
