@@ -1,6 +1,7 @@
 """The kinds of models with all their sizes, in the axis order (t, y, x): frames, rows, columns."""
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Annotated, Any, Literal
 
 from coordtok.config.ranges import Range, Section, require, require_divides
@@ -109,6 +110,16 @@ class TokenizerModelConfig(Section, at="model"):
     def latent(self) -> LatentShape:
         """The planes of a clip, in the parts that the encoder's query tokens become."""
         return LatentShape.triplane(self.plane_size, self.plane_channels, self.plane_patch)
+
+    @property
+    def projects_memory(self) -> bool:
+        """Whether query tokens read keys and values that are made of the video tokens, or, where
+        that is less than half of the operations, the video tokens themselves."""
+        tokens, dim = sum(self.latent.tokens), self.dim
+        memory = prod(self.video_size) // prod(self.video_patch)
+        projected = memory * dim * (2 * dim + 2 * tokens)
+        directly = tokens * dim * (2 * dim + 2 * self.heads * memory)
+        return 2 * directly >= projected
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,13 @@ class PlaneTransformer(nn.Module):
             for each in self.latent.planes
         )
         self.blocks = BlockStack(
-            CrossSelfBlock(config.dim, config.heads, config.mlp_ratio, config.zero_init)
+            CrossSelfBlock(
+                config.dim,
+                config.heads,
+                config.mlp_ratio,
+                config.zero_init,
+                config.projects_memory,
+            )
             for _ in range(config.plane_layers)
         )
         self.norm = nn.LayerNorm(config.dim, eps=CROSS_SELF_EPS)

@@ -5,7 +5,8 @@ of 1 / sqrt(3 fan_in), which at width 1024 is the 0.02 of ViT and stays right fo
 Every parameter is initialised inside its own module's `__init__`, because `deepspeed.zero.Init`
 partitions it right after.
 
-Shapes: B batch, L tokens, M memory tokens, D width, H heads.
+Shapes: B batch, L tokens, M memory tokens, D width, H heads, K width of a
+head.
 """
 
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from coordtok.ops.attention import attention
+from coordtok.ops.attention import attention, single_head
 
 VIT_EPS = 1e-5
 """LayerNorm epsilon of the ViT blocks; newer timm has 1e-6, the release was trained with this."""
@@ -59,14 +60,50 @@ class SelfAttention(nn.Module):
         return self.out(attention(q, k, v, key_mask_BL).flatten(2))
 
 
+class MemoryAttention(FusedLinear):
+    """Queries attend to a memory through the keys and values that its weight makes of it.
+
+    Few queries read a long memory without making them: q (W_k m) = (W_k' q) m, and a mix of values
+    is W_v times the mix of the memory. Each head then reads all numbers of the memory, so that this
+    is fewer operations only for fewer queries than a head has numbers.
+    """
+
+    def __init__(self, dim: int, heads: int, projects_memory: bool) -> None:
+        super().__init__(dim, dim, 2, bias=False)
+        self.heads, self.projects_memory = heads, projects_memory
+
+    def forward(  # type: ignore[override]
+        self,
+        q_BLHK: torch.Tensor,
+        memory_BMD: torch.Tensor,
+        key_mask_BM: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, L, H, K); `key_mask_BM` as in `ops.attention.attention`."""
+        if not self.projects_memory:
+            return self._read_directly(q_BLHK, memory_BMD, key_mask_BM)
+        k, v = super().forward(memory_BMD).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        return attention(q_BLHK, k, v, key_mask_BM)
+
+    def _read_directly(
+        self, q_BLHK: torch.Tensor, memory_BMD: torch.Tensor, key_mask_BM: torch.Tensor | None
+    ) -> torch.Tensor:
+        key_HKD, value_HKD = self.weight.unflatten(0, (2, self.heads, -1)).unbind(0)
+        q_BLHK = q_BLHK * q_BLHK.shape[-1] ** -0.5
+        q_BHLD = torch.einsum("blhk,hkd->bhld", q_BLHK, key_HKD)
+        mix_BHLD = single_head(q_BHLD, memory_BMD, key_mask_BM)
+        return torch.einsum("bhld,hkd->blhk", mix_BHLD, value_HKD)
+
+
 class CrossAttention(nn.Module):
     """Tokens attend to a memory; no biases."""
 
-    def __init__(self, dim: int, heads: int, zero_init: bool = False) -> None:
+    def __init__(
+        self, dim: int, heads: int, zero_init: bool = False, projects_memory: bool = True
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(dim, dim, bias=False)
-        self.kv = FusedLinear(dim, dim, 2, bias=False)
+        self.kv = MemoryAttention(dim, heads, projects_memory)
         self.out = output_linear(dim, dim, zero_init, bias=False)
 
     def forward(
@@ -75,9 +112,8 @@ class CrossAttention(nn.Module):
         memory_BMD: torch.Tensor,
         key_mask_BM: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        q = self.q(tokens_BLD).unflatten(-1, (self.heads, -1))
-        k, v = self.kv(memory_BMD).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        return self.out(attention(q, k, v, key_mask_BM).flatten(2))
+        q_BLHK = self.q(tokens_BLD).unflatten(-1, (self.heads, -1))
+        return self.out(self.kv(q_BLHK, memory_BMD, key_mask_BM).flatten(2))
 
 
 class MLP(nn.Module):
@@ -122,11 +158,18 @@ class ViTBlock(nn.Module):
 class CrossSelfBlock(nn.Module):
     """Cross-attention to a memory, self-attention, MLP; attention has no biases."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, zero_init: bool = False) -> None:
-        """zero_init: start by adding nothing."""
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        mlp_ratio: float,
+        zero_init: bool = False,
+        projects_memory: bool = True,
+    ) -> None:
+        """zero_init: start by adding nothing; projects_memory: see `MemoryAttention`."""
         super().__init__()
         self.cross_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
-        self.cross_attention = CrossAttention(dim, heads, zero_init)
+        self.cross_attention = CrossAttention(dim, heads, zero_init, projects_memory)
         self.self_norm = nn.LayerNorm(dim, eps=CROSS_SELF_EPS)
         self.self_attention = SelfAttention(
             dim, heads, qkv_bias=False, out_bias=False, zero_init=zero_init

@@ -3,7 +3,7 @@
 `can_use_flash` says which calls a flash kernel could take; the first kernel that is installed and
 passes a trial run takes them. A kernel that is installed but unusable is named once.
 
-Shapes: B batch, L tokens, H heads, D width of a head.
+Shapes: B batch, L tokens, M keys, H heads, D width of a head.
 """
 
 import functools
@@ -44,6 +44,24 @@ def attention(
         if kernel is not None:
             return kernel(q_BLHD, k_BLHD, v_BLHD)
     return sdpa(q_BLHD, k_BLHD, v_BLHD, key_mask_BL)
+
+
+def single_head(
+    q_BHLD: torch.Tensor, memory_BMD: torch.Tensor, key_mask_BM: torch.Tensor | None = None
+) -> torch.Tensor:
+    """softmax(q m^T) m, (B, H, L, D): every head reads the same memory, which is its keys and its
+    values. For few queries: their weights on all keys are held. `key_mask_BM`: see `attention`."""
+    heads = q_BHLD.shape[1]
+    logits_BHLM = (q_BHLD.flatten(1, 2) @ memory_BMD.mT).unflatten(1, (heads, -1))
+    if key_mask_BM is not None:
+        mask = key_mask_BM[:, None, None, :]
+        if mask.is_floating_point():
+            logits_BHLM = logits_BHLM + mask.to(logits_BHLM.dtype)
+        else:
+            logits_BHLM = logits_BHLM.masked_fill(~mask, -torch.inf)
+    precise = torch.promote_types(logits_BHLM.dtype, torch.float32)
+    weights_BHLM = logits_BHLM.softmax(dim=-1, dtype=precise).to(memory_BMD.dtype)
+    return (weights_BHLM.flatten(1, 2) @ memory_BMD).unflatten(1, (heads, -1))
 
 
 def can_use_flash(q_BLHD: torch.Tensor, key_mask_BL: torch.Tensor | None) -> bool:

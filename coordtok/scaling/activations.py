@@ -65,10 +65,16 @@ def _vit_block(model: TokenizerModelConfig, tokens: int, number: int) -> float:
 
 
 def _cross_block(model: TokenizerModelConfig, tokens: int, memory: int, number: int) -> float:
-    """The memory itself is kept once for all blocks."""
-    dim = model.dim
-    cross = _norm(tokens, dim, number) + number * dim * (3 * tokens + 2 * memory)
-    return cross + tokens * model.heads * _FLOAT + _vit_block(model, tokens, number)
+    """The memory itself is kept once for all blocks; its keys and values, or of each head queries,
+    weights, in float32 too, and mix."""
+    dim, queries = model.dim, tokens * model.heads
+    cross = _norm(tokens, dim, number) + 3 * tokens * dim * number
+    if model.projects_memory:
+        cross += 2 * memory * dim * number + queries * _FLOAT
+    else:
+        weights = _FLOAT if number == _FLOAT else _FLOAT + number
+        cross += queries * (2 * dim * number + memory * weights)
+    return cross + _vit_block(model, tokens, number)
 
 
 def _dit_block(model: DiTModelConfig, tokens: int, number: int) -> float:

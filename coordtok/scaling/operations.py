@@ -82,9 +82,16 @@ def _vit_block(tokens: int, dim: int, ratio: float) -> list[Operation]:
     return [*_self_attention(tokens, dim), *mlp]
 
 
-def _cross_block(tokens: int, memory: int, dim: int, ratio: float) -> list[Operation]:
-    projections = [product(tokens, dim, dim, times=2), product(memory, dim, 2 * dim)]
-    return [*projections, attention(tokens, memory, dim), *_vit_block(tokens, dim, ratio)]
+def _cross_block(model: TokenizerModelConfig, tokens: int, memory: int) -> list[Operation]:
+    dim = model.dim
+    if model.projects_memory:
+        projections = [product(tokens, dim, dim, times=2), product(memory, dim, 2 * dim)]
+        cross = [*projections, attention(tokens, memory, dim)]
+    else:
+        queries = tokens * model.heads
+        read = [product(queries, dim, memory), product(queries, memory, dim)]
+        cross = [product(tokens, dim, dim, times=4), *read]
+    return [*cross, *_vit_block(tokens, dim, model.mlp_ratio)]
 
 
 def _tokenizer(model: TokenizerModelConfig, points: int) -> Iterator[tuple[str, list[Operation]]]:
@@ -94,7 +101,7 @@ def _tokenizer(model: TokenizerModelConfig, points: int) -> Iterator[tuple[str, 
     video, pixels = prod(model.video_patch) * 3, prod(model.decoder_patch) * 3
     yield "video embedding", [product(tubelets, video, dim, input_gradient=False)]
     yield "video blocks", _repeated(_vit_block(tubelets + 1, dim, ratio), model.video_layers)
-    block = _cross_block(tokens, tubelets, dim, ratio)
+    block = _cross_block(model, tokens, tubelets)
     yield "plane blocks", _repeated(block, model.plane_layers)
     yield "plane heads", [product(each.tokens, dim, each.patch_numbers) for each in latent.planes]
     yield "reading planes", list(_read(latent, points))

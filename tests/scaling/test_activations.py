@@ -13,7 +13,14 @@ from coordtok.models import linear_path
 from coordtok.scaling.activations import clip_bytes, kept_for_backward
 from tests.scaling.test_formulas import build_model, products_alone
 
-SMALL = ("quickstart", "tokenizer_film", "tokenizer_tiny", "tokenizer_s_recipe", "dit_tiny")
+SMALL = (
+    "quickstart",
+    "tokenizer_film",
+    "tokenizer_tiny",
+    "tokenizer_s",
+    "tokenizer_s_recipe",
+    "dit_tiny",
+)
 
 
 @pytest.mark.parametrize(
