@@ -42,10 +42,11 @@ def check_range(video: torch.Tensor) -> None:
 def check_num_frames(
     num_frames: torch.Tensor | Sequence[int] | None, clips: int, frames: int
 ) -> torch.Tensor | None:
-    """Real frames of each clip, (B,); None where no clip is padded, so that nothing is masked."""
+    """Real frames of each clip, (B,), on the host; None where no clip is padded, so that nothing is
+    masked."""
     if num_frames is None:
         return None
-    num_frames_B = torch.as_tensor(num_frames)
+    num_frames_B = torch.as_tensor(num_frames).cpu()
     if num_frames_B.is_floating_point():
         raise DataError(f"num_frames is {num_frames_B.dtype}; give whole numbers of frames")
     if num_frames_B.shape != (clips,):

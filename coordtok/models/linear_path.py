@@ -118,7 +118,7 @@ class CellSynthesis(nn.Module):
 
     def forward(self, plane_BRSC: torch.Tensor, index_BN3: torch.Tensor) -> torch.Tensor:
         """(B, N, Q), float32."""
-        size = torch.tensor(self.patches, device=index_BN3.device)
+        size = torch.tensor(self.patches).to(index_BN3.device, non_blocking=True)
         place, within = index_BN3 // size, index_BN3 % size
         _, rows, columns = self.patches
         within_BN = (within[..., 0] * rows + within[..., 1]) * columns + within[..., 2]

@@ -126,7 +126,8 @@ class CoordTok(nn.Module):
             if check_floats:
                 check_range(video)
             return self.encoder(video)
-        is_real_BT = real_frames(num_frames_B.to(video.device), self.config.frames)
+        is_real_BT = real_frames(num_frames_B, self.config.frames)
+        is_real_BT = is_real_BT.to(video.device, non_blocking=True)
         if check_floats:
             check_range(video[is_real_BT])
         overwrite = legacy_overwrite_padding if self.config.legacy_padding else overwrite_padding

@@ -149,7 +149,10 @@ class GeneratorTask:
         data_BM = pack(self.statistics.normalise(planes.to(self.device, non_blocking=True)))
         noise_BM = torch.from_numpy(np.stack([draw.noise for draw in draws]))
         time_B = torch.tensor([draw.time for draw in draws], dtype=torch.float32)
-        return data_BM, noise_BM.to(self.device), time_B.to(self.device)
+        noise_BM, time_B = (
+            drawn.to(self.device, non_blocking=True) for drawn in (noise_BM, time_B)
+        )
+        return data_BM, noise_BM, time_B
 
     def _velocity(
         self, engine: Any, x_BM: torch.Tensor, time_B: torch.Tensor, label_B: torch.Tensor | None
