@@ -292,7 +292,7 @@ def _zip(data: bytes, rng: random.Random) -> Damaged:
             content = old.read(name)
             if name == chosen:
                 content, _, detail = _pickle(content, rng)
-            new.writestr(name, content)
+            new.writestr(zipfile.ZipInfo(name), content)
     return Damaged(target.getvalue(), "files of a .pth", f"{chosen}: {detail}")
 
 
