@@ -3,6 +3,8 @@
 
     python scripts/benchmark.py loader
     deepspeed scripts/benchmark.py train --deepspeed ds_configs/zero3.json --config tokenizer_s
+    torchrun --nproc-per-node 2 scripts/benchmark.py checkpoint --deepspeed zero3_fp32 \\
+        --config tokenizer_s
     python scripts/benchmark.py decode --model exports/quickstart --shards shards/quickstart/val
     python scripts/benchmark.py sample --model exports/dit_quickstart
     deepspeed scripts/benchmark.py latents --deepspeed ds_configs/zero3.json --config dit_s \\
@@ -19,6 +21,7 @@ from collections.abc import Sequence
 
 from coordtok import cli
 from coordtok.benchmarks import (
+    command_checkpoint,
     command_decode,
     command_latents,
     command_loader,
@@ -30,6 +33,7 @@ from coordtok.errors import ConfigError
 COMMANDS = {
     "loader": command_loader,
     "train": command_train,
+    "checkpoint": command_checkpoint,
     "decode": command_decode,
     "sample": command_sample,
     "latents": command_latents,

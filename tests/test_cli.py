@@ -20,7 +20,7 @@ from coordtok.pretrained.write import DTYPES
 from tests.support.commands import parser_of, run_here
 
 ROOT = Path(__file__).parent.parent
-BENCHMARKS = ("loader", "train", "decode", "sample", "latents")
+BENCHMARKS = ("loader", "train", "checkpoint", "decode", "sample", "latents")
 COMMANDS = [
     *([f"scripts/{path.name}"] for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
     *(["scripts/benchmark.py", name] for name in BENCHMARKS),

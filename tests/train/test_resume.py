@@ -22,6 +22,9 @@ def test_every_ds_config_trains_and_resumes_bit_for_bit(new_run: NewRun, name: s
     run = new_run(train={"save_every": 3, "eval_every": 3})
     run(json=json)
     losses, psnrs = run.losses(), run.lines("val_psnr")
+    files = [path for path in (run.folder / "checkpoints").rglob("*") if path.is_file()]
+    assert {path.suffix or path.name for path in files} == {".safetensors", ".json", "latest"}
+    assert [line["save_step"] for line in run.lines("save_pause")] == [3, 6]
     assert list(losses) == [1, 2, 3, 4, 5, 6]
     assert losses[6] < losses[1]
     run("--resume", str(run.folder / "checkpoints/step_00000003"), json=json)
