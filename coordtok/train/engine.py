@@ -109,6 +109,13 @@ def _check(config: dict[str, Any], path: str) -> None:
         raise ConfigError(
             f"fp16 is enabled in {path}; its skipped steps break exact resume: use bf16 or fp32"
         )
+    for key in ("offload_optimizer", "offload_param"):
+        offload = config["zero_optimization"].get(key)
+        if isinstance(offload, dict) and offload.get("device") == "nvme":
+            raise ConfigError(
+                f"zero_optimization.{key}.device is nvme in {path}, where checkpoints read and "
+                "write no weights; choose cpu"
+            )
     for key in _auto_keys(config):
         raise ConfigError(f'{key} is "auto" in {path}, but nothing in the YAML fills it')
 

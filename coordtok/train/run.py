@@ -113,6 +113,8 @@ def _start(
             _say(summary(parts.run, sharding, parts.data, parts.held_out, checkpoint, state))
             return assemble(parts, sharding, folder, checkpoint, state, stop), checkpoint
         except DamagedCheckpoint as error:
+            if checkpoint is None:  # what is damaged is that of train.init_from
+                raise
             if resume != "auto":
                 raise CheckpointError(f"--resume: {error}; choose another checkpoint") from None
             if distributed.is_main():

@@ -39,6 +39,10 @@ def test_shipped_jsons_hold_no_fact_of_the_yaml(path: Path) -> None:
         ({"bf16": True}, "bf16 is True in .*; it must be a JSON object"),
         ({"zero_optimization": 3}, "zero_optimization is 3"),
         ({"bf61": {"enabled": True}}, "unknown key bf61 in .*; did you mean bf16"),
+        (
+            {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}},
+            "offload_optimizer.device is nvme in .*; choose cpu",
+        ),
         ({"wall_clock_breakdown": "auto"}, 'wall_clock_breakdown is "auto"'),
         (
             {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},

@@ -1,11 +1,17 @@
 """Parameter groups, their settings and the learning rate."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
+import torch
 from torch import nn
 
 from coordtok.config.training import EMAConfig, OptimConfig
+from coordtok.errors import ConfigError
 from coordtok.train.ema import ema_decay
-from coordtok.train.optim import build_optimizer, learning_rate
+from coordtok.train.masters import Masters, Place
+from coordtok.train.optim import attach_matrices, build_optimizer, learning_rate
 
 
 def test_the_rate_warms_up_then_stays_or_follows_a_cosine() -> None:
@@ -42,3 +48,12 @@ def test_every_parameter_is_in_one_group() -> None:
     ]
     assert len(grouped) == 4
     assert {id(each) for each in grouped} == {id(each) for each in model.parameters()}
+
+
+def test_muon_refuses_offloaded_matrices() -> None:
+    masters = SimpleNamespace(
+        optimizer=build_optimizer(nn.Linear(2, 3), OptimConfig("muon")),
+        places=lambda: {"weight": Place(torch.Size([3, 2]), 0, 0, torch.empty(6, device="meta"))},
+    )
+    with pytest.raises(ConfigError, match=r"optim.name is muon, which updates no weights that are"):
+        attach_matrices(cast(Masters, masters), nn.Linear(2, 3))
