@@ -103,7 +103,7 @@ def _survey(path: str, threads: int) -> VideoFacts:
         source = open_video(path, threads)
         frames, anchors = source.survey()
         if frames < MIN_FRAMES:
-            raise UnreadableVideo(f"{frames} frames, fewer than {MIN_FRAMES}")
+            raise UnreadableVideo("a single picture")
     except UnreadableVideo as error:
         return VideoFacts(found.st_size, found.st_mtime_ns, failure=str(error))
     except OSError as error:
