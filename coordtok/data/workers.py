@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from coordtok.data.sample import Item
 from coordtok.errors import DataError, UserError, for_user, one_line
@@ -96,6 +97,10 @@ class _WorkerItems(IterableDataset):
             if (told := for_user(error)) is None:
                 raise
             yield told
+
+
+# Of one that could not be made, for want of files or room: torch's __del__ asks it, and fails.
+_MultiProcessingDataLoaderIter._shutdown = True
 
 
 def _from_workers(

@@ -51,6 +51,8 @@ class Outcome:
     result: str
     said: str
     seconds: float
+    printed: str
+    """All of it."""
 
     def __str__(self) -> str:
         case = self.case
@@ -111,7 +113,8 @@ class Running:
                 self._printed[number] = printed[:_SHOWN] + printed[_SHOWN:][-_SHOWN:]
 
     def _outcome(self, result: str, said: str) -> Outcome:
-        return Outcome(self.case, result, said, time.monotonic() - self._start)
+        seconds = time.monotonic() - self._start
+        return Outcome(self.case, result, said, seconds, "".join(self._printed))
 
 
 def _pipe() -> tuple[IO[bytes], IO[str]]:
@@ -237,6 +240,8 @@ def main() -> int:
         ended = outcomes(cases, args.seed, good, python, args.jobs, args.hang)
         for outcome in tqdm(ended, total=len(cases), unit=" cases", mininterval=5):
             found.append(outcome)
+            if args.case is not None:
+                tqdm.write(outcome.printed)
             if outcome.result in BAD or args.case is not None:
                 tqdm.write(str(outcome))
     print(table(found, lambda outcome: outcome.case.setup.command))

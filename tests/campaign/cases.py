@@ -419,9 +419,10 @@ def _hard_conditions(case: Case, rng: random.Random) -> None:
         ]
     )
     case.conditions = conditions
-    case.wrong(
-        kind, ", ".join(f"{name} {value}" for name, value in asdict(conditions).items() if value)
-    )
+    asked = {
+        name: value for name, value in asdict(conditions).items() if value not in (None, False)
+    }
+    case.wrong(kind, ", ".join(f"{name} {value}" for name, value in asked.items()))
 
 
 def _lying_server(case: Case, rng: random.Random) -> None:
