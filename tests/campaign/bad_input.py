@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -238,17 +239,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         good = GoodInputs(Path(folder) / "good", python)
         ended = outcomes(cases, args.seed, good, python, args.jobs, args.hang)
-        for outcome in tqdm(ended, total=len(cases), unit=" cases", mininterval=5):
-            found.append(outcome)
-            if args.case is not None:
-                tqdm.write(outcome.printed)
-            if outcome.result in BAD or args.case is not None:
-                tqdm.write(str(outcome))
+        with suppress(KeyboardInterrupt):  # the table is of those that ended
+            for outcome in tqdm(ended, total=len(cases), unit=" cases", mininterval=5):
+                found.append(outcome)
+                if args.case is not None:
+                    tqdm.write(outcome.printed)
+                if outcome.result in BAD or args.case is not None:
+                    tqdm.write(str(outcome))
     print(table(found, lambda outcome: outcome.case.setup.command))
     print()
     print(table(found, lambda outcome: outcome.case.kind))
-    slowest = max(found, key=lambda outcome: outcome.seconds)
-    print(f"\nslowest: {slowest.seconds:.0f} s, {slowest}")
+    for slowest in sorted(found, key=lambda outcome: -outcome.seconds)[:1]:
+        print(f"\nslowest: {slowest.seconds:.0f} s, {slowest}")
     bad = sum(outcome.result in BAD for outcome in found)
     print(f"\n{len(found)} cases, seed {args.seed}: {bad} end as they should not")
     return 1 if bad else 0
