@@ -76,6 +76,8 @@ def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
             raise ConfigError(f"{key} in {path} has its home in {home} of the YAML; remove it")
     _check(config, path)
     config["zero_allow_untested_optimizer"] = True
+    if config.get("bf16", {}).get("enabled"):  # ZeRO-1 and 2 take any update in bf16 by default
+        config["bf16"].setdefault("check_grad_overflow", True)
     config.setdefault("steps_per_print", 10**12)
     return Sharding(config, path)
 

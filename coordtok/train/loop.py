@@ -1,8 +1,9 @@
 """The training loop, in the order things happen.
 
-A step: fetch the rank's clips, forward and backward over its micro-batches, agree with all ranks
-that the losses are finite, update, average. The clips of the next step are fetched while the device
-still works on this one, and the loader's state that is saved is that of the clips already used.
+A step: forward and backward over the rank's micro-batches, update, look at what all ranks found,
+average. The host waits for the device only where DeepSpeed looks at the gradient's norm, by which
+it drops an update that is not finite, on all ranks. Each micro-batch is fetched while the device
+works on the one before, and the loader's state that is saved is that of the clips already used.
 """
 
 import math
@@ -71,15 +72,23 @@ class Trainer:
     stop: StopRequest
     _data_error: UserError | None = field(default=None, init=False)
     _data_seconds: float = field(default=0.0, init=False)
-    _clips: list[tuple[Batch, LoaderState]] = field(default_factory=list, init=False)
-    """Of the next step: this rank's micro-batches, each with the loader's state after it."""
+    _next: tuple[Batch, LoaderState] | None = field(default=None, init=False)
+    """This rank's next micro-batch and the loader's state after it."""
+    _dropped: bool = field(default=False, init=False)
+    """Whether the last update was dropped because a rank had no clips for it."""
+    _saved: int = field(default=0, init=False)
+    """The step of the last checkpoint, or of the start."""
     _last_batch: Batch | None = field(default=None, init=False)
 
     def check(self) -> str:
         """Train one step in memory and look at held-out clips; what was found, in words."""
         self.fetch_first()
         began = time.perf_counter()
-        _, result = next(self.steps())
+        made = next(self.steps(), None)
+        if made is None:
+            distributed.raise_together(self._data_error)
+        assert made is not None
+        _, result = made
         seconds = time.perf_counter() - began
         memory = ", ".join(f"{name} {size:.2f}" for name, size in self._peaks().items())
         found = [f"one step: loss {result.losses['loss']:.4f}, {seconds:.1f} s, {memory}"]
@@ -96,7 +105,7 @@ class Trainer:
     def begin(self) -> None:
         """Take the run folder: from here on there is a run, and it is reported."""
         self.fetch_first()
-        step = self.progress.step
+        step = self._saved = self.progress.step
         before = self._first_look() if step == 0 else None
         distributed.run_on_main(lambda: self.folder.begin(step, to_yaml(self.run)))
         self.monitor.begin(step)
@@ -130,79 +139,115 @@ class Trainer:
                     self._show(step, self._first_look())
                 self.monitor.curves(self.task.headline)
                 return False
+        if self._dropped:
+            if self.progress.step > self._saved:
+                with clock.paused():
+                    self._save(wait=True)
+            distributed.raise_together(self._data_error)
         return True
 
     def steps(self) -> Iterator[tuple[int, StepResult]]:
-        """Updates up to the last, each made when it is asked for, and nothing else."""
+        """Updates up to the last, or to one that is dropped because a rank lacks clips for it, each
+        made when it is asked for, and nothing else."""
         for step in range(self.progress.step + 1, self.run.train.steps + 1):
+            before = self.progress.loader
             result = self._step(step)
+            if result is None:
+                self._dropped, self.progress.loader = True, before
+                return
             self.progress.step = step
             yield step, result
 
     def fetch_first(self) -> None:
         """Read the clips of the first step: before `steps`."""
-        self._clips = self._fetch()
+        self._fetch()
         distributed.raise_together(self._data_error)
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.run.train.steps
 
-    def _fetch(self) -> list[tuple[Batch, LoaderState]]:
-        """This rank's micro-batches of one step; what goes wrong is kept for all ranks to hear."""
+    def _fetch(self) -> None:
+        """This rank's next micro-batch. What goes wrong is kept for all ranks to hear; the last one
+        then stays in its place."""
+        if self._data_error is not None:
+            return
         began = time.perf_counter()
         try:
-            return [next(self.batches) for _ in range(self.engine.gradient_accumulation_steps())]
+            self._next = next(self.batches)
         except UserError as error:
             self._data_error = error
-            return []
         finally:
             self._data_seconds += time.perf_counter() - began
 
-    def _step(self, step: int) -> StepResult:
-        """One update from the clips that were fetched for it; fetches those of the next step."""
-        clips = self._clips
-        rate = learning_rate(self.run.optim, step, self.run.train.steps)
-        set_rate(self.engine.optimizer, rate)
+    def _step(self, step: int) -> StepResult | None:
+        """One update, each micro-batch fetched after the backward pass of the one before; None if a
+        rank lacks clips for it, so that no rank takes it."""
+        set_rate(self.engine.optimizer, learning_rate(self.run.optim, step, self.run.train.steps))
+        batches: list[Batch] = []
         losses: list[dict[str, torch.Tensor]] = []
-        for batch, self.progress.loader in clips:
-            if losses:
-                self.engine.step()  # not at the accumulation boundary: only counts the micro-batch
+        micro_batches = self.engine.gradient_accumulation_steps()
+        while True:
+            assert self._next is not None
+            batch, self.progress.loader = self._next
             parts = self.task.loss(self.engine, batch)
-            self.engine.backward(parts["loss"].mean())
+            loss = parts["loss"].mean()
+            if self._data_error is not None:  # the last clips again: have the update dropped
+                loss = loss * math.nan
+            self.engine.backward(loss)
+            batches.append(batch)
             losses.append({name: loss_B.detach() for name, loss_B in parts.items()})
-        self._last_batch = clips[-1][0]
-        self._clips = self._fetch() if step < self.run.train.steps else []
+            if len(batches) == micro_batches:
+                break
+            self.engine.step()  # not at the accumulation boundary: only counts the micro-batch
+            self._fetch()
+        self._last_batch = batches[-1]
+        is_whole = self._data_error is None
+        if step < self.run.train.steps:
+            self._fetch()
         merged = {name: torch.cat([parts[name] for parts in losses]) for name in losses[0]}
-        result = self._agree(step, clips, merged)
+        found = self._found(batches, merged, is_whole)
         self.engine.step()
+        result = self._result(step, batches, merged, found)
+        if result is None:
+            return None
         if not self.engine.was_step_applied():
             raise TrainingError(self._not_finite(step))
         if self.ema is not None:
             self.ema.update(step)
         return result
 
-    def _agree(
-        self, step: int, clips: list[tuple[Batch, LoaderState]], losses: dict[str, torch.Tensor]
-    ) -> StepResult:
-        """What all ranks found in this step; a loss that is not finite ends the run before the
-        update, naming the clips."""
-        finite_B = torch.isfinite(losses["loss"])
-        skipped = [sample for batch, _ in clips for sample in batch.skipped]
+    def _found(
+        self, batches: list[Batch], losses: dict[str, torch.Tensor], is_whole: bool
+    ) -> torch.Tensor:
+        """Sums over all ranks, on the device, where they are not waited for: of each loss, of clips
+        whose loss is not finite, and of what `_result` looks at beside them."""
+        skipped = [sample for batch in batches for sample in batch.skipped]
         for sample in skipped:
             self.monitor.warn(f"skipped unreadable sample {sample}")
-        flags = [self.stop.is_set, self._data_error is not None, len(skipped)]
+        flags = [self.stop.is_set, self._data_error is not None, not is_whole, len(skipped)]
+        flags_4 = torch.tensor(flags, dtype=torch.float64)
+        bad = (~torch.isfinite(losses["loss"])).sum().double()
         found = torch.cat(
             [
-                torch.stack([loss_B.double().sum() for loss_B in losses.values()]),
-                (~finite_B).sum().double()[None],
-                torch.tensor(flags, dtype=torch.float64, device=finite_B.device),
+                torch.stack([*(loss_B.double().sum() for loss_B in losses.values()), bad]),
+                flags_4.to(bad.device, non_blocking=True),
             ]
         )
-        *sums, bad, stop, data_error, skips = distributed.sum_over_ranks(found).tolist()
+        return distributed.sum_over_ranks(found)
+
+    def _result(
+        self, step: int, batches: list[Batch], losses: dict[str, torch.Tensor], found: torch.Tensor
+    ) -> StepResult | None:
+        """What all ranks found in this step, None if any had no clips for all of it; a loss that is
+        not finite ends the run, naming the clips."""
+        *sums, bad, stop, data_error, incomplete, skips = found.tolist()
+        if incomplete:
+            return None
         self.progress.skipped += int(skips)
         if bad:
-            keys = [sample.key for batch, _ in clips for sample in batch.ids]
-            own = [key for key, is_finite in zip(keys, finite_B.tolist()) if not is_finite]
+            keys = [sample.key for batch in batches for sample in batch.ids]
+            finite_B = torch.isfinite(losses["loss"]).tolist()
+            own = [key for key, is_finite in zip(keys, finite_B) if not is_finite]
             named = [key for rank_keys in distributed.gather(own) for key in rank_keys]
             raise TrainingError(
                 f"the loss is not finite at step {step} for {', '.join(named)}; the weights were "
@@ -291,7 +336,8 @@ class Trainer:
         train = self.run.train
         if self.held_out is not None:
             return look(self.task, self.engine, self.held_out.first, train.sample_clips)
-        batch = self._clips[-1][0]
+        assert self._next is not None
+        batch, _ = self._next
         return look_at_training(self.task, self.engine, batch, train.eval_batch, train.sample_clips)
 
     def _show(self, step: int, found: Look) -> None:
@@ -320,7 +366,8 @@ class Trainer:
     def _save(self, wait: bool) -> None:
         """Save, and log what the last save cost; with `wait`, what this one did."""
         began = time.perf_counter()
-        self._grad_norm(self.progress.step)
+        if not self._dropped:
+            self._grad_norm(self.progress.step)
         loader = LoaderState.merge(distributed.gather(self.progress.loader))
         state = TrainState(
             step=self.progress.step,
@@ -336,6 +383,7 @@ class Trainer:
             facts=self.task.facts,
         )
         figures = [self.saver.save(state, began)]
+        self._saved = state.step
         if wait:
             figures.append(self.saver.finish())
         for found in filter(None, figures):

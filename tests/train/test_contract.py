@@ -5,28 +5,43 @@ wait for one raises.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import chain, count, islice
 from json import dumps, loads
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from coordtok import distributed
 from coordtok.config.load import load_config
 from coordtok.config.schema import RunConfig
 from coordtok.data.loader import Batch
 from coordtok.data.sample import SampleId
+from coordtok.data.sequence import LoaderState
+from coordtok.errors import DataError
+from coordtok.train.checkpoint import read_state
+from coordtok.train.checkpoint_folder import committed
+from coordtok.train.engine import build_engine, load_sharding
+from coordtok.train.loop import Progress, Trainer
+from coordtok.train.run import assemble, prepare
+from coordtok.train.run_folder import RunFolder
+from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.generator import GeneratorTask
 from coordtok.train.tasks.tokenizer import TokenizerTask
+from tests.support.ranks import ROOT, call
+from tests.support.runs import FP32, Run
 
 META = torch.device("meta")
 CLIPS = 2
 VIEWS = ("_unsafe_view", "detach", "split_with_sizes", "unbind")
-BUDGET = Path(__file__).parents[1] / "fixtures" / "operators.json"
+BUDGET = ROOT / "tests" / "fixtures" / "operators.json"
 """Operators of a forward and backward pass by preset, one layer of each kind; rewritten by
 `python -m tests.train.test_contract`."""
 PRESETS = ("quickstart", "tokenizer_l", "tokenizer_l_recipe", "dit_tiny")
@@ -139,6 +154,150 @@ def test_what_waits_is_found() -> None:
         torch.zeros(3).to(META, non_blocking=True)
         torch.tensor(3, device=META)
     assert (operators.blocking, literals.found) == (["_to_copy"], ["tensor"])
+
+
+class Engine:
+    """Notes what is asked of it; an update whose gradient is not a number is not taken."""
+
+    optimizer = SimpleNamespace(param_groups=[])
+
+    def __init__(self, micro_batches: int) -> None:
+        self.events: list[str] = []
+        self._micro_batches, self._gradient, self._steps = micro_batches, 0.0, 0
+
+    def gradient_accumulation_steps(self) -> int:
+        return self._micro_batches
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.events.append("backward")
+        self._gradient += float(loss)
+
+    def step(self) -> None:
+        self._steps += 1
+        if self._steps % self._micro_batches == 0:
+            self.events.append("update")
+            self._applied, self._gradient = self._gradient == self._gradient, 0.0
+
+    def was_step_applied(self) -> bool:
+        return self._applied
+
+
+def trainer(steps: int, micro_batches: int, fails_at: int | None = None) -> Trainer:
+    """Of a loader whose micro-batches are numbered from 0."""
+    run = load_config("tokenizer_tiny", [f"train.steps={steps}", "optim.warmup_steps=0"])
+    engine: Any = Engine(micro_batches)
+
+    def fetch() -> Iterator[tuple[Batch, Any]]:
+        for number in count():
+            engine.events.append(f"fetch {number}")
+            if number == fails_at:
+                raise DataError("the disk is gone")
+            yield Batch({}, (), ()), number
+
+    parts: dict[str, Any] = dict.fromkeys(each.name for each in fields(Trainer) if each.init)
+    parts |= {"run": run, "engine": engine, "batches": fetch(), "task": SimpleNamespace(loss=_loss)}
+    parts |= {"progress": Progress(0, 0.0, 0, "start"), "stop": SimpleNamespace(is_set=False)}
+    return Trainer(**parts)
+
+
+def _loss(engine: Engine, batch: Batch) -> dict[str, torch.Tensor]:
+    return {"loss": torch.ones(2)}
+
+
+def test_each_micro_batch_is_fetched_after_the_backward_pass_of_the_one_before() -> None:
+    made = trainer(steps=2, micro_batches=2)
+    made.fetch_first()
+    assert [step for step, _ in made.steps()] == [1, 2]
+    assert made.engine.events == [
+        "fetch 0", "backward", "fetch 1", "backward", "fetch 2", "update",
+        "backward", "fetch 3", "backward", "update",
+    ]  # fmt: skip
+
+
+def test_a_step_without_all_its_clips_is_dropped() -> None:
+    """The last clips are repeated, since ranks meet in every pass; then none takes the update."""
+    made = trainer(steps=9, micro_batches=3, fails_at=4)
+    made.fetch_first()
+    assert [step for step, _ in made.steps()] == [1]
+    assert made.engine.events.count("backward") == 6
+    assert not made.engine.was_step_applied()
+    assert (made.progress.step, made.progress.loader) == (1, 2)
+
+
+def test_ranks_of_a_loader_that_fails_end_together_at_the_last_whole_step(
+    new_run: Callable[..., Run],
+) -> None:
+    run = new_run(train={"micro_batch": 1, "save_every": 99})
+    call(fail_on_rank_1, run.config, ranks=2)
+    assert [line["step"] for line in run.lines("loss")] == [1]
+    checkpoints = committed(run.folder / "checkpoints")
+    assert [path.name for path in checkpoints] == ["step_00000001"]
+    assert LoaderState.from_json(read_state(checkpoints[0]).loader).position == 4
+
+
+def fail_on_rank_1(config: str) -> None:
+    """At the second of two micro-batches of step 2."""
+    distributed.setup()
+    run = load_config(config)
+    folder = RunFolder(run.run_dir)
+    distributed.run_on_main(folder.create)
+    parts, sharding = prepare(run, None, False), load_sharding(str(FP32), run, 2)
+    made = assemble(parts, sharding, folder, None, None, StopRequest())
+    if distributed.rank() == 1:
+        made.batches = chain(islice(made.batches, 3), _broken())
+    made.begin()
+    with pytest.raises(DataError, match="the disk is gone"), made.saver:
+        made.fit()
+    distributed.barrier()
+
+
+def _broken() -> Iterator[Any]:
+    raise DataError("the disk is gone")
+    yield
+
+
+def test_updates_of_deepspeed_wait_for_the_gradient_norm_and_drop_what_is_not_finite() -> None:
+    call(check_updates, ranks=1)
+
+
+UPDATE_WAITS = {("zero1", True): 4, ("zero1", False): 3, ("zero2", True): 4, ("zero3", True): 2}
+"""Numbers that DeepSpeed 0.19 reads in an update, one after another, by JSON and whether it is in
+bf16: of the norm, and in bf16 or ZeRO-3 whether all gradients are finite."""
+
+
+def check_updates() -> None:
+    distributed.setup()
+    run = load_config("quickstart", ["train.global_batch=2", "optim.name=adamw"])
+    found = {}
+    for json, is_bf16 in UPDATE_WAITS:
+        sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, 1)
+        sharding.config["bf16"]["enabled"] = is_bf16
+        engine, masters = build_engine(lambda: nn.Linear(3, 3), run, sharding)
+        inputs = torch.ones((2, 3), dtype=sharding.dtype)
+        engine.backward(engine(inputs).square().sum())
+        with HostReads() as reads:
+            engine.step()
+        assert engine.was_step_applied()
+        found[json, is_bf16] = reads.found
+        before = {name: held.values.clone() for name, held in masters.slices().items()}
+        engine.backward(engine(inputs).square().sum() * torch.nan)
+        engine.step()
+        assert not engine.was_step_applied()
+        for name, held in masters.slices().items():
+            assert torch.equal(held.values, before[name])
+    assert found == UPDATE_WAITS
+
+
+class HostReads(TorchDispatchMode):
+    """Numbers of tensors that become Python's: on a GPU the host waits for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 def _no_autocast(*args: Any, **kwargs: Any) -> AbstractContextManager[None]:
