@@ -26,6 +26,8 @@ from coordtok.data.loader import Batch
 from coordtok.data.sample import SampleId
 from coordtok.data.sequence import LoaderState
 from coordtok.errors import DataError
+from coordtok.models.dit import DiTBlock
+from coordtok.models.layers import CrossSelfBlock, ViTBlock
 from coordtok.train.checkpoint import read_state
 from coordtok.train.checkpoint_folder import committed
 from coordtok.train.engine import build_engine, load_sharding
@@ -143,6 +145,39 @@ def test_forward_and_backward_keep_to_their_operators_and_wait_for_nothing(name:
 
 def test_padded_clips_make_the_host_wait_for_nothing() -> None:
     assert passes(shallow("tokenizer_l"), real_frames=3).waits == []
+
+
+def memory_of(length: int) -> torch.Tensor:
+    return torch.randn(2, length, 16)
+
+
+BLOCKS = {
+    "video": (lambda: ViTBlock(16, 2, 2.0, qkv_bias=False), ()),
+    "padded": (lambda: ViTBlock(16, 2, 2.0, qkv_bias=False), (torch.arange(5) < 3,)),
+    "plane": (lambda: CrossSelfBlock(16, 2, 2.0), (memory_of(9),)),
+    "few": (lambda: CrossSelfBlock(16, 2, 2.0, projects_memory=False), (memory_of(9),)),
+    "dit": (lambda: DiTBlock(16, 2, 2.0), (torch.randn(2, 16),)),
+}
+
+
+@pytest.mark.parametrize(("make", "context"), BLOCKS.values(), ids=BLOCKS)
+def test_a_block_is_one_graph_for_all_layers_and_micro_batches(make: Any, context: Any) -> None:
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    for block in (make(), make()):
+        compiled = torch.compile(block.forward, backend=backend, fullgraph=True, dynamic=False)
+        for _ in range(2):
+            tokens = torch.randn(2, 5, 16)
+            given = [each.expand(2, -1) if each.ndim == 1 else each for each in context]
+            result = compiled(tokens, *given)
+            result.sum().backward()
+            assert torch.equal(result, block(tokens, *given))
+    assert len(graphs) == 1
 
 
 def test_what_waits_is_found() -> None:
