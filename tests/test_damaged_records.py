@@ -17,7 +17,6 @@ from coordtok.inference.latent_shard import WORK, Latent, ShardRecord, write_sha
 from coordtok.pretrained.card import CONFIG, read_card
 from coordtok.storage.claims import Claim
 from coordtok.storage.manifests import first_damage, measure, read_manifest, write_manifest
-from coordtok.train.checkpoint import STATE, TrainState, read_state
 from coordtok.train.run_folder import RunFolder
 from data_prep.work import Segment, VideoRecord, WorkFolder
 from tests.support.damage import damaged_bytes, damaged_json
@@ -42,16 +41,6 @@ def manifest(folder: Path) -> tuple[Path, Callable[[], object]]:
             first_damage(folder, read_manifest(path).items())
 
     return path, read
-
-
-def state(folder: Path) -> tuple[Path, Callable[[], object]]:
-    whole = TrainState(
-        step=3, seconds=1.5, loader={"position": 6}, data=[{"path": "x"}], skipped=0, config={},
-        world_size=1, zero_stage=3, precision="float32", forward_check=0.5,
-    )  # fmt: skip
-    path = folder / STATE
-    path.write_text(json.dumps(vars(whole)))
-    return path, lambda: read_state(folder).step + 1
 
 
 def claim(folder: Path) -> tuple[Path, Callable[[], object]]:
@@ -83,7 +72,7 @@ def metrics(folder: Path) -> tuple[Path, Callable[[], object]]:
     return run.metrics, lambda: run.truncate_metrics(1)
 
 
-RECORDS = (card, manifest, state, claim, video_record, shard_record, metrics)
+RECORDS = (card, manifest, claim, video_record, shard_record, metrics)
 
 
 @pytest.mark.parametrize("make", RECORDS)

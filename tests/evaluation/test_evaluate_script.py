@@ -79,7 +79,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def one_line(text: str) -> str:
     """The one line beside progress bars."""
-    lines = [line for line in text.splitlines() if line.strip() and "%|" not in line]
+    lines = [line for line in text.splitlines() if line.strip() and "% " not in line]
     assert len(lines) == 1, text
     return lines[0]
 

@@ -160,7 +160,10 @@ def test_damaged_latents_are_passed_over(
         file.seek(place + 20)
         file.write(b"x" * 40)
     assert decode_into(damaged, tmp_path / "out", most=3) == 2
-    assert "skipped: v1-f000000: its planes are damaged" in capsys.readouterr().out
+    assert (
+        "skipped: v1-f000000: checksum: .safetensors is not what was indexed"
+        in capsys.readouterr().out
+    )
 
 
 def test_mistakes_are_one_line(
