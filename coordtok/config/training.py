@@ -74,6 +74,9 @@ class TrainConfig(Section, at="train"):
     """How clips are varied, each half of the time: mirrored left to right, played backwards."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about one more forward pass."""
+    attention: Literal["auto", "sdpa", "flash"] = "auto"
+    """Kernel of attention: auto takes flash-attn where it is installed and usable, else torch's,
+    which is sdpa; flash ends a run that cannot use it."""
     deterministic: bool = False
     """On GPUs: only kernels that give the same bits every time, at some cost in speed."""
     log_every: Annotated[int, Range(1, NEVER)] = 10

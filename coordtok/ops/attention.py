@@ -11,9 +11,12 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
+
+from coordtok.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,34 @@ _named: set[str] = set()
 """Unusable modules that were already reported."""
 
 
+_sdpa_alone = False
+"""Whether flash-attn is left out even where it could be used."""
+
+
+def choose_kernel(
+    wanted: Literal["auto", "sdpa", "flash"], device: torch.device, dtype: torch.dtype, head: int
+) -> None:
+    """Have this process compute attention as `wanted`, and try a flash kernel out at once for such
+    tensors, heads of `head` numbers: not in the first step.
+
+    Raises:
+        ConfigError: flash is wanted, and none is usable.
+    """
+    global _sdpa_alone
+    _sdpa_alone = wanted == "sdpa"
+    if _sdpa_alone:
+        return
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    probe = torch.empty((1, 1, 1, head), device=device, dtype=dtype)
+    usable = can_use_flash(probe, None) and _flash_kernel(device, dtype, head, deterministic)
+    if wanted == "flash" and not usable:
+        raise ConfigError(
+            f"train.attention is flash, but no flash-attn is usable for {dtype} in heads of {head} "
+            f'on {device.type}; install the extra "flash" on a machine with a GPU, train in bf16, '
+            "or set train.attention=auto"
+        )
+
+
 def attention(
     q_BLHD: torch.Tensor,
     k_BLHD: torch.Tensor,
@@ -38,7 +69,7 @@ def attention(
 
     A float `key_mask_BL` is not a mask: it is added to the logits (`models.legacy` wants that).
     """
-    if can_use_flash(q_BLHD, key_mask_BL):
+    if not _sdpa_alone and can_use_flash(q_BLHD, key_mask_BL):
         deterministic = torch.are_deterministic_algorithms_enabled()
         kernel = _flash_kernel(q_BLHD.device, q_BLHD.dtype, q_BLHD.shape[-1], deterministic)
         if kernel is not None:

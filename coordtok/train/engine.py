@@ -22,6 +22,7 @@ from coordtok import distributed
 from coordtok.config.schema import RunConfig
 from coordtok.config.sharding import sharding_json, shipped_jsons
 from coordtok.errors import ConfigError, one_line
+from coordtok.ops.attention import choose_kernel
 from coordtok.storage.json_files import read_json
 from coordtok.train.masters import Masters
 from coordtok.train.optim import attach_matrices, build_optimizer
@@ -182,6 +183,12 @@ def build_engine(
     if run.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    choose_kernel(
+        run.train.attention,
+        distributed.device(),
+        sharding.dtype,
+        run.model.dim // run.model.heads,
+    )
     # Init takes the precision from the config: on a CPU, its `dtype` argument makes bf16 of fp32.
     with deepspeed.zero.Init(config_dict_or_path=sharding.config, enabled=sharding.stage == 3):
         model = build_model()

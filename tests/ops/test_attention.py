@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from coordtok.errors import ConfigError
 from coordtok.ops import attention as ops
 from coordtok.ops.attention import attention
 
@@ -160,6 +161,27 @@ def test_the_trial_draws_no_random_numbers(flash) -> None:
         attention(*make_qkv())
     assert sys.modules["flash_attn"].calls
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_kernel_can_be_chosen_and_is_tried_out_at_once(flash, monkeypatch) -> None:
+    monkeypatch.setattr(ops, "_sdpa_alone", False)
+    flash({"flash_attn": working()})
+    like = {"device": torch.device("cpu"), "dtype": torch.float32, "head": 16}
+    ops.choose_kernel("sdpa", **like)
+    attention(*make_qkv())
+    assert "flash_attn" not in sys.modules
+    for wanted in ("auto", "flash"):
+        ops.choose_kernel(wanted, **like)
+    tried = len(sys.modules["flash_attn"].calls)
+    attention(*make_qkv())
+    assert len(sys.modules["flash_attn"].calls) == tried + 1
+
+
+def test_flash_that_cannot_be_used_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(ops, "_sdpa_alone", False)
+    ops.choose_kernel("auto", torch.device("cpu"), torch.bfloat16, 64)
+    with pytest.raises(ConfigError, match="attention is flash, but no flash-attn is usable"):
+        ops.choose_kernel("flash", torch.device("cpu"), torch.bfloat16, 64)
 
 
 @pytest.mark.gpu
