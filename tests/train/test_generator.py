@@ -265,7 +265,8 @@ def test_weights_alone_start_another_run(
     assert "is of another model: model.name is coordtok there and dit here" in output
 
 
-@pytest.mark.parametrize(("kills", "ranks"), [(2, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "ranks"), [(2, 1), (3, 2)])
 def test_sigkill_at_random_moments_changes_nothing(
     new_generator: NewRun, kills: int, ranks: int
 ) -> None:
