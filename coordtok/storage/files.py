@@ -51,6 +51,8 @@ def partial_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot take that name.
     """
+    if not path.name:  # a root, or the working folder
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield partial

@@ -1,3 +1,4 @@
+import re
 import resource
 import signal
 import subprocess
@@ -39,6 +40,12 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(DataError, match="cannot write"):
         write_whole(tmp_path / "missing" / "a", b"")
+
+
+@pytest.mark.parametrize("path", ["/", "."])
+def test_a_folder_is_no_name_for_a_file(path: str) -> None:
+    with pytest.raises(DataError, match=rf"cannot write {re.escape(path)}: Is a directory"):
+        write_whole(Path(path), b"")
 
 
 WRITE_TOO_MUCH = """
