@@ -18,7 +18,7 @@ saver                 saving while training goes on
 conversion            checkpoints of the former format; training does not import it
 resume, initialise    where a run starts: `--resume`, and `train.init_from`
 export                from a checkpoint to an export
-validation            held-out clips once over all ranks
+validation            held-out clips once over all ranks; looks: what a run shows of them
 monitor               metrics.jsonl, progress, pictures; clock, peak: rates and memory
 curves, trackers      curves.png; wandb and TensorBoard
 run_folder, signals   who owns the folder, and how a run is asked to stop

@@ -9,7 +9,7 @@ works on the one before, and the loader's state that is saved is that of the cli
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from coordtok.train.checkpoint import TrainState
 from coordtok.train.clock import Clock
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding
+from coordtok.train.looks import Looks
 from coordtok.train.monitor import Monitor
 from coordtok.train.optim import learning_rate, set_rate
 from coordtok.train.peak import peaks
@@ -33,7 +34,7 @@ from coordtok.train.run_folder import RunFolder
 from coordtok.train.saver import Saver
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.task import Task
-from coordtok.train.validation import HeldOut, Look, look, look_at_training, validate
+from coordtok.train.validation import Look
 
 
 class StepResult(NamedTuple):
@@ -65,7 +66,7 @@ class Trainer:
     ema: EMA | None
     saver: Saver
     batches: Generator[tuple[Batch, LoaderState], None, None]
-    held_out: HeldOut | None
+    looks: Looks
     data: list[dict[str, Any]]
     progress: Progress
     monitor: Monitor
@@ -92,8 +93,8 @@ class Trainer:
         seconds = time.perf_counter() - began
         memory = ", ".join(f"{name} {size:.2f}" for name, size in self._peaks().items())
         found = [f"one step: loss {result.losses['loss']:.4f}, {seconds:.1f} s, {memory}"]
-        if self.held_out is not None:
-            found.append(self._in_words(self._first_look()))
+        if self.looks.held_out is not None:
+            found.append(self.looks.in_words(self._first_look()))
         return "\n".join(
             [
                 "checked, and nothing written: all of the above can be made, and trains",
@@ -110,7 +111,7 @@ class Trainer:
         distributed.run_on_main(lambda: self.folder.begin(step, to_yaml(self.run)))
         self.monitor.begin(step)
         if before is not None:
-            self._show(step, before)
+            self.looks.show(step, before)
 
     def fit(self) -> bool:
         """Train to the last step; False if a signal stopped the run before it."""
@@ -124,7 +125,8 @@ class Trainer:
             failure = None
             if self._due(step, self.run.train.eval_every):
                 with clock.paused():
-                    failure = self._validate(step)
+                    assert self._last_batch is not None
+                    failure = self.looks.validate(step, self._last_batch)
             ending = result.stop or result.data_error or failure is not None
             if ending or self._due(step, self.run.train.save_every):
                 with clock.paused():
@@ -136,7 +138,7 @@ class Trainer:
             if result.stop and step < last_step:
                 self.monitor.say(f"asked to stop: saved step {step} of {last_step}")
                 with suppress(UserError):  # what is wrong with held-out clips can wait
-                    self._show(step, self._first_look())
+                    self.looks.show(step, self._first_look())
                 self.monitor.curves(self.task.headline)
                 return False
         if self._dropped:
@@ -162,6 +164,10 @@ class Trainer:
         """Read the clips of the first step: before `steps`."""
         self._fetch()
         distributed.raise_together(self._data_error)
+
+    def _first_look(self) -> Look:
+        assert self._next is not None
+        return self.looks.first(self._next[0])
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.run.train.steps
@@ -296,72 +302,6 @@ class Trainer:
             f"the gradient is not finite at step {step}; nothing of it was saved: lower optim.lr "
             "or set optim.grad_clip, and start again from the last checkpoint"
         )
-
-    def _validate(self, step: int) -> UserError | None:
-        """PSNR and pictures; what all ranks found wrong with the data, to raise after saving."""
-        try:
-            self._look(step)
-        except UserError as error:
-            return error
-        return None
-
-    def _look(self, step: int) -> None:
-        train = self.run.train
-        assert self._last_batch is not None
-        trained = look_at_training(
-            self.task, self.engine, self._last_batch, train.eval_batch, train.sample_clips
-        )
-        say = self.task.headline.say
-        values: dict[str, Any] = {f"train_{name}": mean for name, mean in trained.values.items()}
-        message = f"{say(trained.values)} on clips just trained on"
-        if self.held_out is not None:
-            found = validate(self.task, self.engine, self.held_out.all, train.sample_clips)
-            for sample in found.skipped:
-                self.monitor.say(f"warning: skipped unreadable held-out sample {sample}")
-            values |= {f"val_{name}": mean for name, mean in found.values.items()}
-            values |= {"val_clips": found.clips, "val_skipped": len(found.skipped)}
-            message = f"{say(found.values)} on held-out, {message}"
-            self.monitor.picture(step, found.rows)
-            self.monitor.movie(step, found.movie)
-            if warning := self.task.warning(found.values):
-                message = f"{message}; {warning}"
-        self.monitor.picture(step, trained.rows, "train")
-        self._show_samples(step)
-        self.monitor.log(step, {**values, **self.task.score_settings})
-        self.monitor.say(f"step {step}: {message}")
-        self.monitor.curves(self.task.headline)
-
-    def _first_look(self) -> Look:
-        """Few clips, for pictures before and after a run: held-out ones, where there are any."""
-        train = self.run.train
-        if self.held_out is not None:
-            return look(self.task, self.engine, self.held_out.first, train.sample_clips)
-        assert self._next is not None
-        batch, _ = self._next
-        return look_at_training(self.task, self.engine, batch, train.eval_batch, train.sample_clips)
-
-    def _show(self, step: int, found: Look) -> None:
-        kind = "train" if self.held_out is None else "held_out"
-        self.monitor.picture(step, found.rows, kind)
-        self.monitor.movie(step, found.movie, kind)
-        self.monitor.say(f"step {step}: {self._in_words(found)}")
-
-    def _in_words(self, found: Look) -> str:
-        if not found.clips:
-            return "none of the clips that pictures show can be read"
-        kind = "training" if self.held_out is None else "held-out"
-        return f"{self.task.headline.say(found.values)} on the first {found.clips} {kind} clips"
-
-    def _show_samples(self, step: int) -> None:
-        """A picture of what the model makes; a young one may make nothing that can be shown, which
-        ends no run."""
-        averaged = nullcontext() if self.ema is None else self.ema.applied()
-        try:
-            rows = self.task.samples(self.engine, averaged)
-        except UserError as error:
-            self.monitor.say(f"warning: no picture of samples at step {step}: {error}")
-            return
-        self.monitor.picture(step, rows, "samples")
 
     def _save(self, wait: bool) -> None:
         """Save, and log what the last save cost; with `wait`, what this one did."""

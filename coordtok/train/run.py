@@ -28,6 +28,7 @@ from coordtok.train.checkpoint_index import DamagedCheckpoint
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding, build_engine, load_sharding, rank_batch
 from coordtok.train.initialise import initialise_from, initialise_with
+from coordtok.train.looks import Looks
 from coordtok.train.loop import Progress, Trainer
 from coordtok.train.masters import Masters
 from coordtok.train.monitor import Monitor
@@ -205,9 +206,11 @@ def assemble(
     engine, masters, ema = _engine(run, sharding, parts.task, checkpoint, state)
     keep = run.train.keep_last
     saver = Saver(folder.checkpoints, masters, ema, keep, run.train.async_save)
+    monitor = Monitor(run, folder)
+    looks = Looks(run.train, parts.task, engine, ema, parts.held_out, monitor)
     return Trainer(
-        run, sharding, folder, parts.task, engine, ema, saver, iter(parts.loader), parts.held_out,
-        parts.data, parts.progress, Monitor(run, folder), stop,
+        run, sharding, folder, parts.task, engine, ema, saver, iter(parts.loader), looks,
+        parts.data, parts.progress, monitor, stop,
     )  # fmt: skip
 
 
