@@ -9,7 +9,6 @@ hour-long film takes no more memory than a short clip.
 import math
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, islice
@@ -17,14 +16,23 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import ColorTrc
 from numpy.typing import NDArray
 from PIL import Image
 
-from coordtok.errors import one_line
-from coordtok.storage.files import open_regular
 from coordtok.video.codec import UnreadableVideo
+from coordtok.video.container import (
+    ENOUGH_FRAMES,
+    Span,
+    decoded,
+    frames_in,
+    open_container,
+    packet_time,
+    pixel_aspect,
+    promised_frames,
+    reason,
+)
+from coordtok.video.frame_times import Clock, at_rate
 from coordtok.video.pixel_formats import AnyToRgb
 from coordtok.video.threads import map_in_order
 
@@ -32,12 +40,9 @@ Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 RESAMPLERS = {"bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}
 _ASSUMED_RATE = Fraction(25)  # for streams that state none
-_LONGEST_PAUSE = 60  # seconds a frame may be held at a fixed rate; beyond it the clock is broken
-_ENOUGH_FRAMES = 0.9  # of what the container promises; fewer means that it was cut off
 _HDR_CURVES: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 _ANCHOR_DISTANCE = 16  # frames; where all are key frames, listing each would gain little
 _ENTRIES = 4  # anchors that a window may be reached from
-_LONGEST_STRETCH = 8  # pixel aspect ratios beyond it are damage, not films
 
 
 class Anchor(NamedTuple):
@@ -73,12 +78,12 @@ class SourceVideo:
         self._decoders = threads if decoders is None else decoders
         self.keep_damaged = keep_damaged
         self.damage: str | None = None
-        with self._open() as container:
+        with open_container(self.path) as container:
             stream = container.streams.video[0]
             self.fps: Fraction = stream.average_rate or stream.guessed_rate or _ASSUMED_RATE
-            self._pixel_aspect = _pixel_aspect(stream)
+            self._pixel_aspect = pixel_aspect(stream)
             self.hdr = _HDR_CURVES.get(stream.codec_context.color_trc)
-            self.promised_frames = _promised_frames(container, self.fps)
+            self.promised_frames = promised_frames(container, self.fps)
 
     def frames(
         self, fps: Fraction | None = None, finish: Callable[[Picture], Picture] | None = None
@@ -95,7 +100,7 @@ class SourceVideo:
             UnreadableVideo: without a frame; damaged, or cut off before its promised end, unless
                 damage is kept.
         """
-        timed = self._decode() if fps is None else _at_rate(self._decode(), self.fps, fps)
+        timed = self._decode() if fps is None else at_rate(self._decode(), self.fps, fps)
         return self._pictures((frame for frame, _ in timed), finish)
 
     def survey(self) -> tuple[int, list[Anchor]]:
@@ -108,9 +113,9 @@ class SourceVideo:
 
     def count(self) -> int:
         """About the number of frames, from the packets: nothing is decoded."""
-        with self._open() as container:
+        with open_container(self.path) as container:
             packets = container.demux(container.streams.video[0])
-            return sum(_time(packet) is not None for packet in packets)
+            return sum(packet_time(packet) is not None for packet in packets)
 
     def _survey(self) -> tuple[int, list[Anchor]]:
         count, latest = 0, -math.inf
@@ -139,7 +144,7 @@ class SourceVideo:
                 yield picture
                 at += 1
         except (av.FFmpegError, ValueError) as error:
-            raise UnreadableVideo(f"damaged after {at} frames: {_reason(error)}") from None
+            raise UnreadableVideo(f"damaged after {at} frames: {reason(error)}") from None
         if at < start + count:
             raise UnreadableVideo(f"it ends after {at} frames; it was longer before")
 
@@ -155,31 +160,6 @@ class SourceVideo:
             return picture if finish is None else finish(picture)
 
         return map_in_order(convert, frames, self.threads)
-
-    def _open(self) -> av.container.InputContainer:
-        try:
-            file = open_regular(self.path)
-            if not os.path.getsize(self.path):
-                raise UnreadableVideo("the file is empty")
-            # Opened by number, so that its contents tell what it is, not its name: by its name a
-            # text is a film of text. Playlists may name other files and hosts: only the file itself
-            # is read.
-            container = av.open(
-                file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"}
-            )
-        except av.InvalidDataError:
-            raise UnreadableVideo(
-                "no format that ffmpeg knows, or a part of the file is missing"
-            ) from None
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise UnreadableVideo(_reason(error)) from None
-        if not _moving(container):
-            container.close()
-            raise UnreadableVideo("no moving picture in it, only sound or other data")
-        if container.streams.video[0].codec_context is None:
-            container.close()
-            raise UnreadableVideo("ffmpeg has no decoder for its pictures")
-        return container
 
     def _enter(self, anchors: Sequence[Anchor]) -> tuple[int, Iterator[av.VideoFrame]] | None:
         """The number of the last of the anchors, and the frames from it on.
@@ -206,10 +186,10 @@ class SourceVideo:
         return None
 
     def _after_seek(self, stamp: int) -> Iterator[av.VideoFrame]:
-        with self._open() as container:
+        with open_container(self.path) as container:
             container.seek(stamp, stream=container.streams.video[0])
             self._use_threads(container)
-            for frame, _ in _decoded(container, _Span()):
+            for frame, _ in decoded(container, Span()):
                 yield frame
 
     def _use_threads(self, container: av.container.InputContainer) -> None:
@@ -219,22 +199,22 @@ class SourceVideo:
 
     def _decode(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Every decoded frame with its time in seconds from the first."""
-        count, span, self.damage = 0, _Span(), None
-        with self._open() as container:
+        count, span, self.damage = 0, Span(), None
+        with open_container(self.path) as container:
             self._use_threads(container)
-            clock = _Clock(self.fps)
+            clock = Clock(self.fps)
             try:
-                for frame, pts in _decoded(container, span):
+                for frame, pts in decoded(container, span):
                     if frame.is_corrupt and self._decoders > 1:
                         raise DamageInThreads("damaged")
                     count += 1
                     yield frame, clock(pts, frame.time_base)
             except (av.FFmpegError, ValueError) as error:
-                self.damage = f"damaged after {count} frames: {_reason(error)}"
-            promised = self.promised_frames or _frames_in(container, span, self.fps)
+                self.damage = f"damaged after {count} frames: {reason(error)}"
+            promised = self.promised_frames or frames_in(container, span, self.fps)
         if not count:
             raise UnreadableVideo(self.damage or "not one frame in it")
-        if self.damage is None and count < _ENOUGH_FRAMES * promised:
+        if self.damage is None and count < ENOUGH_FRAMES * promised:
             self.damage = f"cut off: {count} of about {promised} frames are there"
         if self.damage is not None and self._decoders > 1:
             raise DamageInThreads(self.damage)
@@ -293,140 +273,7 @@ class _Converters(threading.local):
         self.to_rgb = AnyToRgb(pixel_aspect)
 
 
-class _Clock:
-    """Seconds from the first frame; never runs backwards, and ticks where a frame has no time."""
-
-    def __init__(self, fps: Fraction) -> None:
-        self._tick = 1 / fps
-        self._origin: Fraction | None = None
-        self._now = -self._tick
-
-    def __call__(self, pts: int | None, time_base: Fraction | None) -> Fraction:
-        if pts is None or time_base is None:
-            self._now += self._tick
-            return self._now
-        time = pts * time_base
-        if self._origin is None:
-            self._origin = time
-        self._now = max(self._now, time - self._origin)
-        return self._now
-
-
-class _Span:
-    """From the first to the last moment that any stream has come to."""
-
-    def __init__(self) -> None:
-        self._first, self._last = math.inf, -math.inf
-
-    def add(self, packet: av.Packet) -> None:
-        time = _time(packet)
-        if time is not None and packet.time_base is not None:
-            self._first = min(self._first, float(time * packet.time_base))
-            self._last = max(self._last, float((time + (packet.duration or 0)) * packet.time_base))
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, self._last - self._first)
-
-
-def _decoded(
-    container: av.container.InputContainer, span: _Span
-) -> Iterator[tuple[av.VideoFrame, int | None]]:
-    """Frames and their times in the order of showing.
-
-    A packet without data, as Theora has, means the frame before it once more; to ffmpeg's
-    decoders it would mean the end.
-    """
-    stream = container.streams.video[0]
-    held: av.VideoFrame | None = None
-    repeats: deque[int] = deque()
-    for packet in container.demux():
-        span.add(packet)
-        if packet.stream.index != stream.index:
-            continue
-        if not packet.size and (time := _time(packet)) is not None:
-            repeats.append(time)
-            continue
-        for frame in stream.codec_context.decode(packet):
-            while repeats and (frame.pts is None or repeats[0] < frame.pts):
-                time = repeats.popleft()
-                if held is not None:
-                    yield held, time
-            held = frame
-            yield frame, frame.pts
-    while held is not None and repeats:
-        yield held, repeats.popleft()
-
-
-def _time(packet: av.Packet) -> int | None:
-    """None of the packet that comes after the last one."""
-    return packet.dts if packet.pts is None else packet.pts
-
-
 def _upright(picture: Picture, rotation: float) -> Picture:
     """A picture whose file says that it is to be shown turned by `rotation` degrees."""
     quarter_turns = round(rotation / 90) % 4  # counterclockwise, as in np.rot90
     return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
-
-
-def _moving(container: av.container.InputContainer) -> bool:
-    """Whether the first video stream is a film: sound files carry cover pictures as video."""
-    videos = container.streams.video
-    return bool(videos) and not videos[0].disposition & Disposition.attached_pic
-
-
-def _pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """Width of a pixel over its height; 1 where none or nonsense is stated."""
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    return aspect if 1 / _LONGEST_STRETCH <= aspect <= _LONGEST_STRETCH else Fraction(1)
-
-
-def _at_rate(
-    timed: Iterator[tuple[av.VideoFrame, Fraction]], native: Fraction, fps: Fraction
-) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-    """Frames at a steady rate: slot k shows the last frame whose time rounds to k or before."""
-    held: av.VideoFrame | None = None
-    slot, time = 0, Fraction(0)
-    for frame, time in timed:
-        following = _slot(time, fps)
-        if following - slot > _LONGEST_PAUSE * fps:
-            raise UnreadableVideo(f"its clock jumps by {float((following - slot) / fps):.0f} s")
-        while held is not None and slot < following:
-            yield held, slot / fps
-            slot += 1
-        held = frame
-    end = max(_slot(time + 1 / native, fps), 1)
-    while held is not None and slot < end:
-        yield held, slot / fps
-        slot += 1
-
-
-def _slot(time: Fraction, fps: Fraction) -> int:
-    return int(time * fps + Fraction(1, 2))
-
-
-def _reason(error: Exception) -> str:
-    """What ffmpeg or the system says, without the file's name, which the caller knows."""
-    return one_line(getattr(error, "strerror", None) or error or type(error).__name__)
-
-
-def _promised_frames(container: av.container.InputContainer, fps: Fraction) -> int:
-    """Frames the container claims to hold, good only for a comparison; 0 where it claims none."""
-    stream = container.streams.video[0]
-    if stream.frames:
-        return stream.frames
-    if stream.duration and stream.time_base:
-        return int(stream.duration * stream.time_base * fps)
-    return int(_duration(container) * fps) if len(container.streams) == 1 else 0
-
-
-def _frames_in(container: av.container.InputContainer, span: _Span, fps: Fraction) -> int:
-    """Frames in the time that the container claims to last, if none of its streams lasts as long:
-    Matroska states no other, and sound may be longer than the picture. 0 otherwise."""
-    claimed = _duration(container)
-    return int(claimed * fps) if span.seconds < _ENOUGH_FRAMES * claimed else 0
-
-
-def _duration(container: av.container.InputContainer) -> Fraction:
-    """Seconds the container claims to last; 0 where it claims nothing."""
-    return Fraction(container.duration or 0) / av.time_base
