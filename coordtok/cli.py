@@ -10,6 +10,7 @@ import io
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from coordtok.config.load import preset_names
 from coordtok.config.sampling import SamplerConfig
 from coordtok.config.sharding import shipped_jsons
 from coordtok.config.training import MOST_POINTS
+from coordtok.endings import run_endings
 from coordtok.errors import ConfigError, for_user, one_line
 
 P = ParamSpec("P")
@@ -162,6 +164,8 @@ def leave(code: int) -> NoReturn:
     The threads of a gloo group at times abort a process that is ending ("terminate called without
     an active exception"), and a launcher takes that for a failed run.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
+    run_endings()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

@@ -16,6 +16,7 @@ ROOMS = (
     "coordtok",
     "coordtok.errors",
     "coordtok.progress",
+    "coordtok.endings",
     "coordtok.storage",
     "coordtok.geometry",
     "coordtok.config",

@@ -1,5 +1,7 @@
 """Loaders with real worker processes: the same sequence, signals, errors, and no orphans."""
 
+import errno
+import gc
 import itertools
 import os
 import signal
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from coordtok.cli import exit_on_user_error, leave
+from coordtok.data import workers as data_workers
 from coordtok.data.loader import TrainLoader
 from coordtok.data.sample import Item, SampleId
 from coordtok.data.sequence import LoaderState
@@ -19,6 +23,7 @@ from coordtok.data.shards import open_shards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.data.workers import read_ahead
 from coordtok.errors import DataError
+from tests.support.ranks import start_call
 
 READ = VideoWindows(frames=4, height=2, width=4)
 
@@ -186,17 +191,68 @@ def test_workers_keep_to_one_thread_and_end_with_their_loader():
     assert not any_runs(pids)
 
 
-def test_a_worker_that_is_stuck_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+def stuck(worker):
+    """A worker's pid, and nothing after that."""
+    yield os.getpid()
+    time.sleep(1000)
 
-    def read(worker):
-        yield os.getpid()
-        time.sleep(1000)
 
-    items = read_with(read, prefetch=2)
-    pid = value_of(next(items))
+def test_workers_that_are_stuck_do_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr("coordtok.data.workers._PATIENCE_S", 0.1)
+    items = read_with(stuck, workers=2, prefetch=2)
+    pids = [value_of(next(items)) for _ in range(2)]
     items.close()
-    assert not any_runs([pid])
+    assert not any(map(is_running, pids))
+
+
+def test_none_is_left_where_not_all_workers_can_be_started(monkeypatch, capfd):
+    forks = []
+
+    def fork():
+        if len(forks) == 2:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        forks.append(real_fork())
+        return forks[-1]
+
+    real_fork = os.fork
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(BlockingIOError):
+        next(read_with(stuck, workers=3))
+    gc.collect()
+    assert not any(map(is_running, forks))
+    assert capfd.readouterr().err == ""  # nothing of a __del__ that failed either
+
+
+def fail(how: str) -> None:
+    """A command that ends badly while its workers are stuck, and a traceback holds its loader."""
+
+    data_workers._PATIENCE_S = 0.1
+
+    @exit_on_user_error
+    def main() -> None:
+        items = read_with(stuck, workers=2, prefetch=2)
+        print(*(value_of(next(items)) for _ in range(2)), flush=True)
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        kind = {"error": DataError, "bug": ZeroDivisionError, "interrupted": KeyboardInterrupt}[how]
+        try:
+            raise kind("as asked")
+        except BaseException as error:
+            held = error  # a cycle: error -> traceback -> this frame -> error
+            raise held from None
+
+    leave(main())
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("error", 2), ("bug", 1), ("interrupted", 130), ("killed", -signal.SIGKILL)]
+)
+def test_a_command_that_fails_leaves_no_workers(how, code):
+    command = start_call(fail, how)
+    assert command.wait(60) == [code], command.output
+    pids = [int(pid) for pid in command.stdout().split()]
+    assert len(pids) == 2
+    assert not (any_runs(pids) if how == "killed" else any(map(is_running, pids)))
 
 
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 1), (2, 1), (2, 3)])

@@ -106,7 +106,13 @@ def start(
 
 def call(function: Callable[..., None], *arguments: object, ranks: int) -> None:
     """Call a function of a test module with `arguments`, which arrive as text, in processes of its
-    own, one for each rank."""
+    own, one for each rank, and expect them to end well."""
+    started = start_call(function, *arguments, ranks=ranks)
+    assert started.wait() == [0] * ranks, started.output
+
+
+def start_call(function: Callable[..., None], *arguments: object, ranks: int = 1) -> Ranks:
+    """Start what `call` waits for."""
     module, name = function.__module__, function.__name__
     code = f"""
 import sys
@@ -117,8 +123,7 @@ from {module} import {name}
 leave(0)
 """
     command = ["-c", code, *map(str, arguments)]
-    started = _start(command, ranks, ROOT, False, {"DS_ACCELERATOR": "cpu"})
-    assert started.wait() == [0] * ranks, started.output
+    return _start(command, ranks, ROOT, False, {"DS_ACCELERATOR": "cpu"})
 
 
 def _start(
