@@ -8,6 +8,7 @@ FOLDER/  side_by_side.mp4     the source, as it was encoded, left; the reconstru
 import json
 import logging
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -137,8 +138,8 @@ def write_reconstruction(
     rate = video.fps / wanted.step
     with (
         whole_folder(folder) as part,
-        Mp4Writer(part / "side_by_side.mp4", rate) as both,
-        Mp4Writer(part / "reconstruction.mp4", rate) as alone,
+        _writer(part, "side_by_side.mp4", folder, rate) as both,
+        _writer(part, "reconstruction.mp4", folder, rate) as alone,
         _bar(video, wanted, model.config.frames, progress) as bar,
     ):
         for window in reconstruct(
@@ -150,6 +151,10 @@ def write_reconstruction(
                 alone.write(output)
         (part / "report.json").write_text(report.to_json(), encoding="utf-8")
     return report
+
+
+def _writer(part: Path, name: str, folder: Path, rate: Fraction) -> Mp4Writer:
+    return Mp4Writer(part / name, rate, becomes=folder / name)
 
 
 def channels_of(latent: LatentShape) -> int | dict[str, int]:

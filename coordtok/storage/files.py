@@ -49,7 +49,8 @@ def partial_path(path: Path) -> Iterator[Path]:
     of it remains.
 
     Raises:
-        OSError: it cannot take that name.
+        OSError: it cannot take that name. An error in the block that names the partial file names
+            `path` from here on.
     """
     if not path.name:  # a root, or the working folder
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -57,6 +58,10 @@ def partial_path(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename == str(partial):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

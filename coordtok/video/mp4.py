@@ -31,14 +31,14 @@ class Mp4Writer:
     """An mp4 at `path`, complete once the `with` block is left; an existing file is replaced.
 
     The first picture decides the size. Odd sizes are kept exactly, in 4:4:4 planes, which some
-    browsers do not play.
+    browsers do not play. `becomes` is the name that the file takes later, and that errors give.
 
     Raises:
         DataError: the disk is full, the folder cannot be written, or H.264 has no such size.
     """
 
-    def __init__(self, path: Path, fps: Fraction) -> None:
-        self.path = path
+    def __init__(self, path: Path, fps: Fraction, becomes: Path | None = None) -> None:
+        self.path, self._becomes = path, becomes or path
         self._fps = storable_rate(fps)
         self._reformatter = VideoReformatter()
         self._stream: av.VideoStream | None = None
@@ -91,8 +91,8 @@ class Mp4Writer:
     def _failure(self, error: Exception) -> DataError:
         reason = one_line(getattr(error, "strerror", None) or error)
         return DataError(
-            f"cannot write {self.path}: {reason}; make room, choose another folder, or make the "
-            "pictures smaller"
+            f"cannot write {self._becomes}: {reason}; make room, choose another folder, or make "
+            "the pictures smaller"
         )
 
 
@@ -102,6 +102,6 @@ def write_mp4(path: Path, video: Iterable[NDArray[np.uint8]], fps: Fraction) -> 
     Raises:
         DataError: as `Mp4Writer` does.
     """
-    with partial_path(path) as partial, Mp4Writer(partial, fps) as writer:
+    with partial_path(path) as partial, Mp4Writer(partial, fps, path) as writer:
         for picture in video:
             writer.write(picture)

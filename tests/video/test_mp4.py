@@ -74,6 +74,16 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         pass
 
 
+def test_errors_name_what_was_asked_for_and_not_the_partial_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        write_mp4(tmp_path / "no" / "a.mp4", smooth(1, 16, 16), Fraction(5))
+    assert str(caught.value).startswith(f"cannot write {tmp_path / 'no' / 'a.mp4'}: ")
+    (tmp_path / "b.mp4").mkdir()
+    with pytest.raises(OSError) as refused:
+        write_mp4(tmp_path / "b.mp4", smooth(1, 16, 16), Fraction(5))
+    assert (refused.value.filename, refused.value.filename2) == (str(tmp_path / "b.mp4"), None)
+
+
 def test_a_size_that_h264_does_not_have(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match=r"cannot write .*smaller") as caught,
