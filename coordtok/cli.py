@@ -22,7 +22,7 @@ from coordtok.config.sampling import SamplerConfig
 from coordtok.config.sharding import shipped_jsons
 from coordtok.config.training import MOST_POINTS
 from coordtok.endings import run_endings
-from coordtok.errors import ConfigError, for_user, one_line
+from coordtok.errors import ConfigError, as_typed, for_user, one_line
 
 P = ParamSpec("P")
 
@@ -48,6 +48,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog, description=description, epilog=epilog, formatter_class=keep_lines)
         self.register("type", int, whole_number)
         self.register("type", float, number)
+
+    def format_help(self) -> str:
+        return as_typed(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(re.sub(r"^argument (\S+): ", r"\1 ", message) + " (see --help)")

@@ -7,6 +7,10 @@ traceback.
 
 import errno
 import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -14,6 +18,9 @@ class UserError(Exception):
 
     shared = False
     """Whether every rank of a run raises it, so that only rank 0 need print it."""
+
+    def __str__(self) -> str:
+        return as_typed(super().__str__())
 
 
 class ConfigError(UserError):
@@ -76,6 +83,31 @@ _FIXES = {
     errno.ENOMEM: "ask for less at a time, or take a machine with more memory",
 }
 _OTHER_FIX = "check that path, and the disk or the network behind it"
+
+
+_INSTALLED = (
+    (r"deepspeed((?: --\w+ \d+)?) scripts/(\w+)\.py", r"deepspeed\1 --module coordtok.commands.\2"),
+    (r"ds_configs/(\w+)\.json", r"\1"),
+)
+_COMMAND = re.compile(r"(?:python )?scripts/(\w+)\.py|python -m data_prep\.(\w+_shards)")
+
+
+def as_typed(text: str) -> str:
+    """`text` with this repository's commands as they are typed where the package is installed:
+    `coordtok-export` for `python scripts/export.py`. In a clone it stays as it is."""
+    if in_clone():
+        return text
+    for pattern, replacement in _INSTALLED:
+        text = re.sub(pattern, replacement, text)
+    return _COMMAND.sub(lambda found: f"coordtok-{(found[1] or found[2]).replace('_', '-')}", text)
+
+
+@cache
+def in_clone() -> bool:
+    """Whether this package lies in a clone, and no command of an installed one was typed."""
+    started = os.path.basename(sys.argv[0] if sys.argv else "")
+    clone = Path(__file__).parents[1]
+    return not started.startswith("coordtok-") and (clone / "scripts/export.py").is_file()
 
 
 def one_line(text: object) -> str:

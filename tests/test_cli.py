@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from coordtok import cli
+from coordtok import cli, errors
 from coordtok.errors import ConfigError, DataError
 from coordtok.evaluation.features import PixelRange, Preparation
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping
@@ -47,6 +48,13 @@ def test_help_is_long_enough_and_loads_no_torch(command: list[str]) -> None:
     )  # fmt: skip
     assert len(done.stdout) > 300
     assert not done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_installed_command_names_others_as_they_are_installed(monkeypatch, command) -> None:
+    monkeypatch.setattr(errors, "in_clone", lambda: False)
+    said = parser_of(command).format_help()
+    assert not re.search(r"scripts/\w+\.py|-m data_prep\.\w+|ds_configs/\w+\.json", said), said
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -163,7 +171,7 @@ def test_what_all_ranks_find_only_the_first_tells(capsys, monkeypatch, error, co
 
 PRINTS_A_NAME = """
 import os, sys
-from coordtok import cli
+from coordtok import cli, errors
 
 @cli.exit_on_user_error
 def main():

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CLONE_ALONE = {"scaling"}
-"""Scripts that start others by their place in a clone."""
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 COMMANDS = dict(
@@ -24,7 +22,7 @@ COMMANDS = dict(
 
 
 def test_every_script_is_a_command_and_every_command_has_its_main() -> None:
-    scripts = {path.stem for path in ROOT.glob("scripts/[!_]*.py")} - CLONE_ALONE
+    scripts = {path.stem for path in ROOT.glob("scripts/[!_]*.py")}
     named = {name.removeprefix("coordtok-").replace("-", "_") for name in COMMANDS}
     assert named == scripts | {"build_shards", "verify_shards"}
     for name, place in COMMANDS.items():
@@ -74,6 +72,20 @@ def run_installed(installed: Path, *command: str) -> str:
         command, cwd=installed, env=environment, check=True, capture_output=True, text=True
     )
     return done.stdout
+
+
+def test_an_installed_command_names_others_as_they_are_installed(
+    installed: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"{{folder: {tmp_path}/runs, deepspeed: zero3, runs: [{{name: a, config: quickstart}}]}}"
+    )
+    scaling = str(installed / "bin/coordtok-scaling")
+    printed = run_installed(installed, scaling, "run", str(study), "--print")
+    assert printed.startswith("deepspeed --module coordtok.commands.train --deepspeed zero3 ")
+    told = run_installed(installed, scaling, "plan", "--help")
+    assert "    coordtok-scaling plan --config tokenizer_l" in told
 
 
 def test_an_installed_command_knows_presets_and_jsons(installed: Path) -> None:

@@ -34,7 +34,7 @@ from coordtok.data.partition import (
     segment_lengths,
 )
 from coordtok.data.video_index import VideoFacts, read_facts
-from coordtok.errors import DataError, one_line
+from coordtok.errors import DataError, as_typed, one_line
 from coordtok.storage.attempts import retry
 from coordtok.video.codec import RAW_HEADER_BYTES, Frames, UnreadableVideo, raw_header
 from coordtok.video.folder import Video
@@ -184,8 +184,9 @@ def _say(location: str, size: tuple[int, int, int], usable: int, failures: list[
     frames, height, width = size
     logger.warning(
         "%s holds videos (usable: %d) and no shards: each clip is decoded at full size and resized "
-        "every time; shards are read about 8 times as fast: python -m data_prep.build_shards "
-        "--input %s --output shards/%s --clip-frames %d --height %d --width %d",
+        "every time; shards are read about 8 times as fast: "
+        + as_typed("python -m data_prep.build_shards")
+        + " --input %s --output shards/%s --clip-frames %d --height %d --width %d",
         location,
         usable,
         shlex.quote(location),

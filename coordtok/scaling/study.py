@@ -17,7 +17,7 @@ from pathlib import Path
 from coordtok.config.load import build, load_config, to_yaml
 from coordtok.config.schema import RunConfig
 from coordtok.config.yaml_files import read_yaml
-from coordtok.errors import ConfigError
+from coordtok.errors import ConfigError, in_clone
 from coordtok.scaling.flops import training_step_flops
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1)
@@ -99,10 +99,9 @@ class StudyRun:
 
     def command(self) -> list[str]:
         """What anybody would type for this run."""
-        return [
-            "deepspeed", "scripts/train.py", "--deepspeed", self.deepspeed,
-            "--config", str(self.config_file),
-        ]  # fmt: skip
+        train = ["scripts/train.py"] if in_clone() else ["--module", "coordtok.commands.train"]
+        own = ["--deepspeed", self.deepspeed, "--config", str(self.config_file)]
+        return ["deepspeed", *train, *own]
 
 
 def load_study(path: str) -> Study:

@@ -19,7 +19,7 @@ from coordtok.data.latents import LatentSpec
 from coordtok.data.loader import TrainLoader
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import OpenedShards, open_shards
-from coordtok.errors import CheckpointError
+from coordtok.errors import CheckpointError, as_typed
 from coordtok.scaling.memory_needs import check_memory, clip_bytes, state_bytes
 from coordtok.scaling.parameters import parameters
 from coordtok.train.checkpoint import TrainState, read_state, restore
@@ -155,7 +155,7 @@ def _check_shared(folder: RunFolder) -> None:
 
 def _say(*texts: str) -> None:
     if distributed.is_main():
-        print(*texts, sep="\n", flush=True)
+        print(as_typed("\n".join(texts)), flush=True)
 
 
 class Parts(NamedTuple):

@@ -1,6 +1,7 @@
 import pytest
 
-from coordtok.errors import one_line
+from coordtok import errors
+from coordtok.errors import DataError, one_line
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,30 @@ from coordtok.errors import one_line
 def test_a_line_is_one_and_safe_to_print(text, line):
     assert one_line(text) == line
     assert one_line(one_line(text)) == line
+
+
+CLONE = (
+    "python scripts/import_official.py A; scripts/train.py; python -m data_prep.verify_shards D; "
+    "deepspeed --num_gpus 8 scripts/train.py --deepspeed ds_configs/zero3.json"
+)
+INSTALLED = (
+    "coordtok-import-official A; coordtok-train; coordtok-verify-shards D; "
+    "deepspeed --num_gpus 8 --module coordtok.commands.train --deepspeed zero3"
+)
+
+
+@pytest.mark.parametrize(("in_clone", "said"), [(True, CLONE), (False, INSTALLED)])
+def test_errors_name_commands_as_they_are_typed(monkeypatch, in_clone, said):
+    monkeypatch.setattr(errors, "in_clone", lambda: in_clone)
+    assert str(DataError(CLONE)) == one_line(DataError(CLONE)) == said
+    assert DataError(CLONE).args == (CLONE,)
+
+
+@pytest.mark.parametrize(
+    ("started", "found"), [("train.py", True), ("/bin/coordtok-train", False), ("pytest", True)]
+)
+def test_a_command_of_an_installed_package_is_none_of_a_clone(monkeypatch, started, found):
+    monkeypatch.setattr("sys.argv", [started])
+    errors.in_clone.cache_clear()
+    assert errors.in_clone() is found
+    errors.in_clone.cache_clear()
