@@ -1,7 +1,6 @@
 """What commands write down for themselves, damaged: one line, or as if it were not there."""
 
 import contextlib
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,8 @@ from coordtok.storage.claims import Claim
 from coordtok.storage.manifests import first_damage, measure, read_manifest, write_manifest
 from coordtok.train.run_folder import RunFolder
 from data_prep.work import Segment, VideoRecord, WorkFolder
-from tests.support.damage import damaged_bytes, damaged_json
+from tests.support.damage import damage
+from tests.support.damaged_bytes import damaged_bytes
 from tests.support.tiny import TINY
 
 EXPORT = Path(__file__).parent / "fixtures/export_v1"
@@ -81,11 +81,11 @@ def test_a_damaged_record_is_one_line_or_made_anew(
     tmp_path: Path, make: Callable[[Path], tuple[Path, Callable[[], object]]], seed: int
 ) -> None:
     path, read = make(tmp_path)
-    good = json.loads(path.read_bytes())
+    good = path.read_bytes()
     rng = random.Random(seed)
     read()
     for _ in range(40 if seed == 1 else 1000):
-        path.write_bytes(damaged_json(good, rng))
+        path.write_bytes(damage("x.json", good, rng).data)
         with contextlib.suppress(UserError):
             read()
 
@@ -99,7 +99,7 @@ def test_a_damaged_linear_codec_is_one_line(tmp_path: Path, seed: int) -> None:
     for _ in range(40 if seed == 1 else 1000):
         codec.save(path)
         if rng.random() < 0.5:
-            path.write_bytes(damaged_bytes(path.read_bytes(), rng))
+            path.write_bytes(damaged_bytes(path.read_bytes(), rng).data)
         else:
             kinds = (torch.float32, torch.int64, torch.bool, torch.float64)
             values, texts = (

@@ -18,10 +18,11 @@ from coordtok.config.load import load_config, to_dict
 from coordtok.data.index import INDEX_NAME, SampleEntry, ShardEntry, ShardIndex
 from coordtok.data.sums import sums_of
 from tests.campaign.conditions import Conditions
-from tests.campaign.damage import ODD_NUMBERS, damage
 from tests.campaign.good_input import GoodInputs, command_line
 from tests.campaign.lying_server import LyingServer, any_lie
 from tests.support.commands import parser_of
+from tests.support.damage import damage
+from tests.support.damaged_documents import ODD_NUMBERS
 
 OUTPUT = "out"
 

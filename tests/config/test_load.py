@@ -9,7 +9,7 @@ from coordtok.config.load import build, load_config, preset_names, to_dict, to_y
 from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError
-from tests.support.damage import damaged_tree
+from tests.support.damaged_documents import damaged_tree
 
 MINIMAL = {
     "run_dir": "runs/x",

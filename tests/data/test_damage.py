@@ -22,7 +22,7 @@ from coordtok.video.codec import (
     encode_h264,
     encode_raw,
 )
-from tests.campaign.damage import damage
+from tests.support.damage import damage
 from tests.support.damaged_shards import flip_bit, flipped_bit, forge_index
 from tests.support.shards import write_tars
 

@@ -13,7 +13,7 @@ from coordtok.data.tars import index_tar, read_members, write_tar
 from coordtok.errors import DataError
 from coordtok.storage.files import write_whole
 from coordtok.video.codec import encode_h264, encode_raw
-from tests.campaign.damage import damage
+from tests.support.damage import damage
 
 
 def video(frames=5):

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from coordtok.storage.json_files import MOST_DEPTH, parse_json, read_json
-from tests.support.damage import damaged_json
+from tests.support.damage import damage
 
 GOOD = {"a": [1, 2.5, {"b": "text", "c": None}], "d": {"e": [[], {}, True], "f": -7}}
 
 
 def check(seed: int) -> None:
-    text = damaged_json(GOOD, random.Random(seed))
+    text = damage("x.json", json.dumps(GOOD).encode(), random.Random(seed)).data
     with contextlib.suppress(ValueError):
         json.dumps(copy.deepcopy(parse_json(text)), allow_nan=False)
 

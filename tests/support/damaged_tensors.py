@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from tests.support.damage import ODD_VALUES, damaged_bytes
+from tests.support.damaged_bytes import damaged_bytes
+from tests.support.damaged_documents import odd_object
 
 MOST = 1 << 40
 
@@ -19,7 +20,7 @@ def damaged_torch_file(content: Any, rng: random.Random) -> bytes:
     data = file.getvalue()
     start = max(data.find(b"\x80\x02}"), 0)
     stop = min(len(data), start + rng.choice((200, 2000, 20_000)))
-    return data[:start] + damaged_bytes(data[start:stop], rng) + data[stop:]
+    return data[:start] + damaged_bytes(data[start:stop], rng).data + data[stop:]
 
 
 def odd_weights(weights: Mapping[str, torch.Tensor], rng: random.Random) -> dict[Any, Any]:
@@ -32,7 +33,7 @@ def odd_weights(weights: Mapping[str, torch.Tensor], rng: random.Random) -> dict
         case 0:
             del odd[name]
         case 1:
-            odd[name] = rng.choice(ODD_VALUES)
+            odd[name] = odd_object(rng)
         case 2:
             shape = list(tensor.shape) or [1]
             shape[rng.randrange(len(shape))] = rng.choice((0, 1, 7, 1000, MOST))
