@@ -46,7 +46,8 @@ RUN = """Train the configs of a study under equal compute, and print a table of 
 
 A study file names configs, seeds and a budget (coordtok/scaling/study.py has one). Every run is an
 ordinary training run in the study's folder. A study that was killed goes on when it is started
-again; finished runs are left alone, and one that fails is started once more.
+again; finished runs are left alone, and one that fails is started once more. With `decay` in the
+study what its budgets have in common is trained once.
 """
 FIT = """How held-out loss falls with parameters and clips, from the finished runs of a study:
 

@@ -11,6 +11,7 @@ times        how long an update takes, product by product
 plan         all of it for one run: fits, cost, what would starve it; plan_report shows it
 study        a list of configs x seeds under equal compute, and their training runs
 runner       runs them, one after another or side by side, and goes on after a kill
+prefixes     steps that runs of one config share, trained once
 ranking      the table of what they reached
 law          loss by parameters and clips, fitted to them; law_report shows it
 """

@@ -36,7 +36,7 @@ def kept_for_backward(run: RunConfig, number: int) -> dict[str, Kept]:
     return dict(_tokenizer(model, run.train.points, number))
 
 
-def clip_bytes(run: RunConfig, number: int) -> float:
+def activation_bytes(run: RunConfig, number: int) -> float:
     """Bytes of one clip at the moment when most is kept."""
     parts = kept_for_backward(run, number).values()
     if not run.train.activation_checkpointing:

@@ -16,6 +16,7 @@ from coordtok.scaling.parameters import matrices, parameters
 ADAMW_PER_PARAMETER = 14
 """Operations on each parameter: two moments, their correction, decay and the update."""
 NEWTON_SCHULZ_STEPS = 5
+"""Of the iteration by which Muon orthogonalises (train.muon)."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from coordtok.config.models import TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, ModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.config.sharding import sharding_json, shipped_jsons
 from coordtok.errors import ConfigError
-from coordtok.scaling.activations import clip_bytes
+from coordtok.scaling.activations import activation_bytes
 from coordtok.scaling.parameters import matrices, parameters
 from coordtok.storage.json_files import read_json
 
@@ -73,10 +73,10 @@ def rank_memory(run: RunConfig, zero: Zero, ranks: int, micro_batch: int) -> dic
     count = sum(parameters(run.model).values())
     return {
         **rank_states(run, zero, ranks),
-        "activations": micro_batch * clip_bytes(run, zero.number),
+        "activations": micro_batch * activation_bytes(run, zero.number),
         "gathered": zero.number * min(zero.live, count) if zero.stage == 3 and ranks > 1 else 0.0,
         "buckets": zero.number * min(zero.bucket, count) if zero.stage >= 2 and ranks > 1 else 0.0,
-        "clips": micro_batch * _clip_input(run),
+        "clips": micro_batch * input_bytes(run.model),
     }
 
 
@@ -118,15 +118,16 @@ def checkpoint_bytes(run: RunConfig) -> float:
     return FLOAT * (weights + states(run))
 
 
+def input_bytes(model: ModelConfig) -> int:
+    """Of a clip before the model makes anything of it: uint8 pixels, or a generator's latent and
+    its noise in float32."""
+    if isinstance(model, DiTModelConfig):
+        return 2 * FLOAT * model.latent.numbers
+    return 3 * prod(model.video_size)
+
+
 def _share(numbers: float, ranks: int, zero: Zero, sharded_from: int) -> float:
     return numbers / ranks if zero.stage >= sharded_from else numbers
-
-
-def _clip_input(run: RunConfig) -> float:
-    """What a clip is on the device before the model makes anything of it."""
-    if isinstance(run.model, TokenizerModelConfig):
-        return prod(run.model.video_size) * 3
-    return FLOAT * run.model.latent.numbers * 2
 
 
 def _section(config: dict[str, Any], key: str) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """Memory that a model needs at least, held against what there is, before any of it is taken."""
 
 import re
-from math import prod
 from pathlib import Path
 
-from coordtok.config.models import DiTModelConfig, ModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError
 from coordtok.scaling.memory import Zero, rank_states
@@ -20,13 +18,6 @@ def state_bytes(run: RunConfig, ranks: int, stage: int, weight_bytes: int) -> in
     A lower bound of what training takes: activations and buffers come on top.
     """
     return int(sum(rank_states(run, Zero(stage, weight_bytes), ranks).values()))
-
-
-def clip_bytes(model: ModelConfig) -> int:
-    """A clip as it is read: uint8 pixels, or a generator's latent in float32."""
-    if isinstance(model, DiTModelConfig):
-        return 4 * model.latent.numbers
-    return 3 * prod(model.video_size)
 
 
 def check_memory(needed: int, what: str, fix: str) -> None:

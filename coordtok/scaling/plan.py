@@ -117,12 +117,7 @@ def make_plan(
         )
     if link is None:
         link = device.link if ranks <= NODE else min(device.link, NETWORK)
-    fitting = [
-        each
-        for each in _divisors(batch // ranks)
-        if sum(rank_memory(run, zero, ranks, each).values()) <= MEMORY_SHARE * device.memory
-    ]
-    largest = max(fitting, default=0)
+    largest = _largest_micro_batch(run, zero, device, ranks)
     if wanted is not None and (batch // ranks) % wanted == 0:
         micro_batch = wanted
     else:
@@ -152,18 +147,17 @@ def fewest_ranks(
     Raises:
         ConfigError: no number of ranks that divides the batch does.
     """
-    plans = [
-        make_plan(run, zero, device, ranks, link, pace)
-        for ranks in _divisors(run.train.global_batch)
-    ]
-    fitting = [plan for plan in plans if plan.fits]
-    for plan in fitting:
-        if plan.days <= days:
+    fitting = []
+    for ranks in _divisors(run.train.global_batch):
+        plan = make_plan(run, zero, device, ranks, link, pace)
+        if plan.fits and plan.days <= days:
             return plan
+        if plan.fits:
+            fitting.append(plan)
     if not fitting:
         raise ConfigError(
             f"no number of {device.name} that divides train.global_batch "
-            f"{run.train.global_batch} has memory for this run; {_what_fits(plans[-1])}"
+            f"{run.train.global_batch} has memory for this run; {_what_fits(plan)}"
         )
     best = min(fitting, key=lambda plan: plan.days)
     raise ConfigError(
@@ -265,6 +259,16 @@ def warnings(plan: Plan, lanes: int | None) -> Iterator[str]:
             f"Python needs {plan.time.host:.2f} s an update to launch what the device does in "
             f"{plan.time.device:.2f} s: use larger micro-batches, or fewer ranks"
         )
+
+
+def _largest_micro_batch(run: RunConfig, zero: Zero, device: Device, ranks: int) -> int:
+    """Of those that divide a rank's batch the largest that fits, or 0; every clip takes the
+    same."""
+    none, one = (sum(rank_memory(run, zero, ranks, each).values()) for each in (0, 1))
+    clips = (MEMORY_SHARE * device.memory - none) / (one - none)
+    return max(
+        (each for each in _divisors(run.train.global_batch // ranks) if each <= clips), default=0
+    )
 
 
 def _what_fits(plan: Plan) -> str:

@@ -1,7 +1,8 @@
 """The runs of a study, one after another or side by side.
 
 Each is a `deepspeed scripts/train.py` of its own, which resumes by itself: a study that was killed
-goes on when it is started again, and what is finished is left alone.
+goes on when it is started again, and what is finished is left alone. A run waits for the one whose
+steps it shares.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from coordtok.scaling.prefixes import begin_at_prefix
 from coordtok.scaling.ranking import is_finished
 from coordtok.scaling.study import StudyRun
 
@@ -48,9 +50,10 @@ def run_study(runs: Sequence[StudyRun], parallel: int = 1) -> Iterator[Outcome]:
     running: list[_Process] = []
     try:
         while waiting or running:
-            while waiting and len(running) < parallel:
+            while len(running) < parallel and (ready := _ready(waiting, running)):
+                waiting.remove(ready)
                 free = next(each for each in shares if each not in [p.cores for p in running])
-                running.append(_start(*waiting.pop(0), free))
+                running.append(_start(*ready, free))
             time.sleep(_POLL_SECONDS)
             for process in [each for each in running if each.popen.poll() is not None]:
                 running.remove(process)
@@ -65,8 +68,21 @@ def run_study(runs: Sequence[StudyRun], parallel: int = 1) -> Iterator[Outcome]:
             process.popen.wait()
 
 
+def _ready(
+    waiting: Sequence[tuple[StudyRun, int]], running: Sequence[_Process]
+) -> tuple[StudyRun, int] | None:
+    """The first of those that wait for no other: the run whose steps it shares has ended or, where
+    that failed, it trains all of its own."""
+    busy = {each.folder for each, _ in waiting} | {each.run.folder for each in running}
+    for run, attempt in waiting:
+        if run.prefix is None or run.prefix.folder not in busy:
+            return run, attempt
+    return None
+
+
 def _start(run: StudyRun, attempt: int, cores: frozenset[int]) -> _Process:
     run.folder.parent.mkdir(parents=True, exist_ok=True)
+    begin_at_prefix(run)
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner"]
 
     def prepare() -> None:

@@ -3,6 +3,8 @@
 folder: studies/recipe              # where the runs and the table go
 deepspeed: ds_configs/zero3_fp32.json
 budget: 1.0e15                      # FLOPs of a run, forward, backward and optimiser
+# budgets: [1.0e14, 1.0e15]        # in place of budget: every config with each
+# decay: 0.25                      # with it: its last quarter a run's own, what is before shared
 seeds: [0, 1, 2]
 common: [data.shards=shards/shots/train, data.val_shards=shards/shots/val]
 runs:
@@ -11,7 +13,7 @@ runs:
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from coordtok.config.load import build, load_config, to_yaml
@@ -55,6 +57,10 @@ class Study:
     """FLOPs of each run, which decide its number of steps; null keeps each config's train.steps."""
     budgets: tuple[float, ...] = ()
     """Several of them in place of one: every config is trained with each (a ladder)."""
+    decay: float | None = None
+    """Share of a run's steps, in eighths, at whose end the learning rate falls to `optim.min_lr`
+    (wsd): what comes before is trained once for all budgets (scaling.prefixes). Null keeps each
+    config's schedule."""
     seeds: tuple[int, ...] = (0,)
     common: tuple[str, ...] = ()
     """Overrides for all runs."""
@@ -69,6 +75,11 @@ class Study:
             raise ConfigError("budget and budgets are both given; give one of them")
         if len(set(self.budgets)) < len(self.budgets):
             raise ConfigError(f"budgets are {list(self.budgets)}; give different ones")
+        if self.decay is not None and _eighths(self.decay) not in range(1, _EVALUATIONS):
+            raise ConfigError(
+                f"decay is {self.decay}; give the share of a run that its rate falls over, in "
+                f"eighths: 0.125 to 0.875"
+            )
         for budget in (self.budget, *self.budgets):
             if budget is not None and not 0 < budget < float("inf"):
                 raise ConfigError(f"budget is {budget}; give FLOPs above 0, or null")
@@ -83,6 +94,8 @@ class StudyRun:
     config: RunConfig
     deepspeed: str
     flops_per_step: float
+    prefix: "StudyRun | None" = field(default=None, repr=False)
+    """The run whose steps before its decay are steps of this one too."""
 
     @property
     def folder(self) -> Path:
@@ -121,12 +134,16 @@ def study_runs(study: Study) -> list[StudyRun]:
         ConfigError: a config that cannot be trained, or a budget too small for its evaluations.
     """
     budgets: list[float | None] = [*sorted(study.budgets)] or [study.budget]
-    return [
-        _run(study, candidate, seed, budget)
-        for seed in study.seeds
-        for budget in budgets
-        for candidate in study.runs
-    ]
+    runs: list[StudyRun] = []
+    for seed in study.seeds:
+        before: dict[str, StudyRun] = {}
+        for budget in budgets:
+            for candidate in study.runs:
+                run = _run(study, candidate, seed, budget, before.get(candidate.name))
+                runs.append(run)
+                if study.decay is not None:
+                    before[candidate.name] = run
+    return runs
 
 
 def write_configs(runs: list[StudyRun]) -> None:
@@ -146,7 +163,9 @@ def write_configs(runs: list[StudyRun]) -> None:
         run.config_file.write_text(text, encoding="utf-8")
 
 
-def _run(study: Study, candidate: Candidate, seed: int, budget: float | None) -> StudyRun:
+def _run(
+    study: Study, candidate: Candidate, seed: int, budget: float | None, prefix: StudyRun | None
+) -> StudyRun:
     name = f"{candidate.name}-{budget:.3g}" if study.budgets else candidate.name
     folder = Path(study.folder) / f"{name}-{seed}"
     own = [f"seed={seed}", f"run_dir={folder}"]
@@ -160,10 +179,27 @@ def _run(study: Study, candidate: Candidate, seed: int, budget: float | None) ->
             f"run {name} has {steps} steps of {cost:.3g} FLOPs, fewer than its "
             f"{_EVALUATIONS} evaluations; raise budget"
         )
+    lengths = _lengths(given, steps, study.decay)
+    config = load_config(candidate.config, [*study.common, *candidate.set, *own, *lengths])
+    return StudyRun(name, seed, config, study.deepspeed, cost, prefix)
+
+
+def _lengths(given: RunConfig, steps: int, decay: float | None) -> list[str]:
+    """What follows from a run's number of steps. The checkpoint at which the rate begins to fall is
+    kept to the end."""
     every = max(1, steps // _EVALUATIONS)
-    lengths = [f"train.{key}" for key in (f"steps={steps}", f"eval_every={every}")]
-    config = load_config(
-        candidate.config,
-        [*study.common, *candidate.set, *own, *lengths, f"train.save_every={every}"],
-    )
-    return StudyRun(name, seed, config, study.deepspeed, cost)
+    set_to: dict[str, float] = {
+        "train.steps": steps,
+        "train.eval_every": every,
+        "train.save_every": every,
+    }
+    if decay is not None:
+        set_to["optim.decay_steps"] = _eighths(decay) * every
+        if given.train.keep_last:
+            set_to["train.keep_last"] = max(given.train.keep_last, int(_eighths(decay)) + 1)
+    lengths = [f"{key}={value:.0f}" for key, value in set_to.items()]
+    return lengths if decay is None else [*lengths, "optim.schedule=wsd"]
+
+
+def _eighths(share: float) -> float:
+    return share * _EVALUATIONS

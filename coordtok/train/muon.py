@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import torch
 
 from coordtok import distributed
+from coordtok.scaling.flops import NEWTON_SCHULZ_STEPS
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024): steep at zero, and near 1 after 5."""
-NEWTON_SCHULZ_STEPS = 5
 MOMENTUM = 0.95
 _MOST_AT_ONCE = 2**26  # numbers of the matrices that one batch of products orthogonalises
 

@@ -20,7 +20,8 @@ from coordtok.data.loader import TrainLoader
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.errors import CheckpointError, as_typed
-from coordtok.scaling.memory_needs import check_memory, clip_bytes, state_bytes
+from coordtok.scaling.memory import input_bytes
+from coordtok.scaling.memory_needs import check_memory, state_bytes
 from coordtok.scaling.parameters import parameters
 from coordtok.train.checkpoint import TrainState, read_state, restore
 from coordtok.train.checkpoint_folder import rewind
@@ -130,7 +131,7 @@ def _check_memory(run: RunConfig, sharding: Sharding) -> None:
     """Raise a ConfigError for a run that cannot fit: here, and not when hours have gone by."""
     ranks = distributed.world_size()
     state = state_bytes(run, ranks, sharding.stage, sharding.dtype.itemsize)
-    clips = rank_batch(run, ranks) * clip_bytes(run.model)
+    clips = rank_batch(run, ranks) * input_bytes(run.model)
     if distributed.device().type == "cpu":
         check_memory(
             distributed.local_ranks() * (state + clips),

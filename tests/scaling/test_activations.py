@@ -10,7 +10,7 @@ from coordtok.config.load import load_config, preset_names
 from coordtok.config.schema import RunConfig
 from coordtok.geometry.planes import unpack
 from coordtok.models import linear_path
-from coordtok.scaling.activations import clip_bytes, kept_for_backward
+from coordtok.scaling.activations import activation_bytes, kept_for_backward
 from tests.scaling.test_formulas import build_model, products_alone
 
 SMALL = (
@@ -36,13 +36,17 @@ def test_bytes_are_those_that_autograd_keeps(monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.setattr(linear_path, "_products_by_place", products_alone)
     run = load_config(name, ["train.activation_checkpointing=false"])
     dtype = torch.float32 if getattr(run.model, "linear_path", False) else torch.bfloat16
-    assert clip_bytes(run, dtype.itemsize) == pytest.approx(_kept(run, dtype), rel=0.05)
+    assert activation_bytes(run, dtype.itemsize) == pytest.approx(_kept(run, dtype), rel=0.05)
 
 
 def test_recomputing_keeps_what_enters_blocks_and_the_insides_of_one() -> None:
     plain = load_config("tokenizer_b")
     less = load_config("tokenizer_b", ["train.activation_checkpointing=true"])
-    assert 0.1 * clip_bytes(plain, 2) < clip_bytes(less, 2) < 0.25 * clip_bytes(plain, 2)
+    assert (
+        0.1 * activation_bytes(plain, 2)
+        < activation_bytes(less, 2)
+        < 0.25 * activation_bytes(plain, 2)
+    )
     blocks = kept_for_backward(less, 2)["decoder blocks"]
     assert blocks.recomputed == 12 * 1024 * 768 * 2
 

@@ -7,7 +7,8 @@ import pytest
 from coordtok.config.load import load_config
 from coordtok.errors import ConfigError
 from coordtok.scaling import memory_needs
-from coordtok.scaling.memory_needs import check_memory, clip_bytes, free_memory, state_bytes
+from coordtok.scaling.memory import input_bytes
+from coordtok.scaling.memory_needs import check_memory, free_memory, state_bytes
 from coordtok.scaling.parameters import parameters
 
 
@@ -20,9 +21,9 @@ def test_what_a_rank_holds_by_stage_and_precision() -> None:
     assert whole > half > shared == pytest.approx(count * 20 / 8, abs=8)
 
 
-def test_a_clip_is_pixels_or_a_latent() -> None:
-    assert clip_bytes(load_config("tokenizer_l").model) == 128 * 128 * 128 * 3
-    assert clip_bytes(load_config("dit_l").model) == (16 * 16 + 2 * 32 * 16) * 8 * 4
+def test_a_clip_is_pixels_or_a_latent_and_noise() -> None:
+    assert input_bytes(load_config("tokenizer_l").model) == 128 * 128 * 128 * 3
+    assert input_bytes(load_config("dit_l").model) == (16 * 16 + 2 * 32 * 16) * 8 * 4 * 2
 
 
 def test_the_free_memory_is_the_least_that_is_told(
