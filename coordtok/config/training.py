@@ -77,6 +77,9 @@ class TrainConfig(Section, at="train"):
     attention: Literal["auto", "sdpa", "flash"] = "auto"
     """Kernel of attention: auto takes flash-attn where it is installed and usable, else torch's,
     which is sdpa; flash ends a run that cannot use it."""
+    compile: bool = False
+    """Compile blocks by torch.compile, each as one graph: faster on GPUs, after a minute or two at
+    the start; results differ by rounding."""
     deterministic: bool = False
     """On GPUs: only kernels that give the same bits every time, at some cost in speed."""
     log_every: Annotated[int, Range(1, NEVER)] = 10

@@ -9,6 +9,7 @@ Shapes: B batch, L tokens, M memory tokens, D width, H heads, K width of a
 head.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -195,6 +196,16 @@ class BlockStack(nn.ModuleList):
     activation_checkpointing = False
     """Keep only what enters a block and compute the rest again in the backward pass."""
 
+    def compile_blocks(self, backend: str) -> None:
+        """Have torch.compile make each block's `forward` one graph, where gradients are wanted.
+
+        Only what a module's hooks (DeepSpeed's, which gather weights) lie around is compiled, and
+        names of parameters stay. Without gradients blocks run as they are: shapes vary there, and
+        each would be compiled anew.
+        """
+        for block in self:
+            block.forward = _compiled(block.forward, backend)
+
     def forward(self, tokens_BLD: torch.Tensor, *context: Any) -> torch.Tensor:
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for block in self:
@@ -205,3 +216,17 @@ class BlockStack(nn.ModuleList):
             else:
                 tokens_BLD = block(tokens_BLD, *context)
         return tokens_BLD
+
+
+def _compiled(forward: Callable[..., torch.Tensor], backend: str) -> Callable[..., torch.Tensor]:
+    compiled = torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
+
+    def run(*args: Any) -> torch.Tensor:
+        return (compiled if torch.is_grad_enabled() else forward)(*args)
+
+    return run
+
+
+def block_stacks(model: nn.Module) -> list[BlockStack]:
+    """Those of a model, in order."""
+    return [module for module in model.modules() if isinstance(module, BlockStack)]

@@ -31,7 +31,7 @@ from coordtok.models.checks import (
 )
 from coordtok.models.decoder import Decoder
 from coordtok.models.encoder import Encoder
-from coordtok.models.layers import BlockStack
+from coordtok.models.layers import block_stacks
 from coordtok.models.legacy import legacy_overwrite_padding
 from coordtok.pretrained.hub import local_export
 from coordtok.pretrained.read import load_model
@@ -73,9 +73,8 @@ class CoordTok(nn.Module):
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Recompute each block's insides in the backward pass: less memory, the same gradients."""
-        for module in self.modules():
-            if isinstance(module, BlockStack):
-                module.activation_checkpointing = enabled
+        for stack in block_stacks(self):
+            stack.activation_checkpointing = enabled
 
     def forward(
         self,

@@ -1,4 +1,5 @@
-"""The one place that chooses how attention is computed: flash-attn, or torch's own (SDPA).
+"""The one place that chooses how attention is computed: flash-attn, or torch's own (SDPA), which on
+a GPU is one of several kernels.
 
 `can_use_flash` says which calls a flash kernel could take; the first kernel that is installed and
 passes a trial run takes them. A kernel that is installed but unusable is named once.
@@ -11,10 +12,12 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Literal
 
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coordtok.errors import ConfigError
 
@@ -34,29 +37,52 @@ _named: set[str] = set()
 _sdpa_alone = False
 """Whether flash-attn is left out even where it could be used."""
 
+SDPA_ORDER = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+"""torch's kernels on Hopper and later, the first that takes a call first: there cuDNN's is faster
+than FlashAttention 2."""
+_HOPPER = (9, 0)
+_TRIED_TOKENS = 128
+
+_order = ExitStack()
+"""Holds the order in which this process tries torch's kernels."""
+
 
 def choose_kernel(
     wanted: Literal["auto", "sdpa", "flash"], device: torch.device, dtype: torch.dtype, head: int
-) -> None:
+) -> str:
     """Have this process compute attention as `wanted`, and try a flash kernel out at once for such
-    tensors, heads of `head` numbers: not in the first step.
+    tensors, heads of `head` numbers: not in the first step. The name of the kernel.
 
     Raises:
         ConfigError: flash is wanted, and none is usable.
     """
     global _sdpa_alone
     _sdpa_alone = wanted == "sdpa"
+    _order.close()
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= _HOPPER:
+        _order.enter_context(sdpa_kernel(SDPA_ORDER, set_priority=True))
+    probe = torch.empty((1, _TRIED_TOKENS, 1, head), device=device, dtype=dtype)
     if _sdpa_alone:
-        return
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    probe = torch.empty((1, 1, 1, head), device=device, dtype=dtype)
-    usable = can_use_flash(probe, None) and _flash_kernel(device, dtype, head, deterministic)
+        return sdpa_name(probe)
+    usable = _known_kernel(device, dtype, head) if can_use_flash(probe, None) else None
     if wanted == "flash" and not usable:
         raise ConfigError(
             f"train.attention is flash, but no flash-attn is usable for {dtype} in heads of {head} "
             f'on {device.type}; install the extra "flash" on a machine with a GPU, train in bf16, '
             "or set train.attention=auto"
         )
+    return sdpa_name(probe) if usable is None else "flash-attn"
+
+
+def sdpa_name(like_BLHD: torch.Tensor) -> str:
+    """torch's kernel for queries, keys and values like these when they want gradients."""
+    q, k, v = (like_BLHD.detach().transpose(1, 2).requires_grad_() for _ in range(3))
+    return f"sdpa {SDPBackend(torch._fused_sdp_choice(q, k, v)).name.lower()}"
 
 
 def attention(
@@ -70,8 +96,7 @@ def attention(
     A float `key_mask_BL` is not a mask: it is added to the logits (`models.legacy` wants that).
     """
     if not _sdpa_alone and can_use_flash(q_BLHD, key_mask_BL):
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        kernel = _flash_kernel(q_BLHD.device, q_BLHD.dtype, q_BLHD.shape[-1], deterministic)
+        kernel = _known_kernel(q_BLHD.device, q_BLHD.dtype, q_BLHD.shape[-1])
         if kernel is not None:
             return kernel(q_BLHD, k_BLHD, v_BLHD)
     return sdpa(q_BLHD, k_BLHD, v_BLHD, key_mask_BL)
@@ -119,6 +144,12 @@ def sdpa(
         mask = mask.to(q_BLHD.dtype)
     q, k, v = (tensor.transpose(1, 2) for tensor in (q_BLHD, k_BLHD, v_BLHD))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+@torch.compiler.assume_constant_result
+def _known_kernel(device: torch.device, dtype: torch.dtype, head: int) -> Kernel | None:
+    """`_flash_kernel` for this process; compiled code asks once, when it is made."""
+    return _flash_kernel(device, dtype, head, torch.are_deterministic_algorithms_enabled())
 
 
 @functools.cache

@@ -11,23 +11,28 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import deepspeed
 import torch
 from deepspeed.utils import logger as deepspeed_logger
+from deepspeed.utils import set_z3_leaf_module
 from torch import nn
 
 from coordtok import distributed
 from coordtok.config.schema import RunConfig
 from coordtok.config.sharding import sharding_json, shipped_jsons
 from coordtok.errors import ConfigError, one_line
+from coordtok.models.layers import block_stacks
 from coordtok.ops.attention import choose_kernel
 from coordtok.storage.json_files import read_json
 from coordtok.train.masters import Masters
 from coordtok.train.optim import attach_matrices, build_optimizer
 
 STAGES = (1, 2, 3)
+COMPILER = "inductor"
+"""The backend of torch.compile."""
 SECTIONS = ("bf16", "fp16", "zero_optimization", "activation_checkpointing", "data_types", "aio")
 
 
@@ -79,6 +84,8 @@ def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
     config["zero_allow_untested_optimizer"] = True
     if config.get("bf16", {}).get("enabled"):  # ZeRO-1 and 2 take any update in bf16 by default
         config["bf16"].setdefault("check_grad_overflow", True)
+    if run.train.compile:  # its own linear function, which breaks graphs, is for eager blocks
+        config["zero_optimization"].setdefault("memory_efficient_linear", False)
     config.setdefault("steps_per_print", 10**12)
     return Sharding(config, path)
 
@@ -160,10 +167,16 @@ def _prepare_deepspeed() -> None:
     memory serve as well. The table of ops is given, because looking it up probes with a compiler.
     """
     deepspeed_logger.setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
     if distributed.device().type == "cpu":
-        deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
         os.environ["DS_PIN_MEMORY_BACKEND"] = "torch"
     deepspeed.init_distributed(verbose=False, auto_mpi_discovery=False)
+
+
+def attention_kernel(run: RunConfig, sharding: Sharding) -> str:
+    """Choose it for this process, by `train.attention`; its name. Raises `ConfigError`."""
+    head = run.model.dim // run.model.heads
+    return choose_kernel(run.train.attention, distributed.device(), sharding.dtype, head)
 
 
 def build_engine(
@@ -183,15 +196,17 @@ def build_engine(
     if run.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    choose_kernel(
-        run.train.attention,
-        distributed.device(),
-        sharding.dtype,
-        run.model.dim // run.model.heads,
-    )
+    attention_kernel(run, sharding)
     # Init takes the precision from the config: on a CPU, its `dtype` argument makes bf16 of fp32.
     with deepspeed.zero.Init(config_dict_or_path=sharding.config, enabled=sharding.stage == 3):
         model = build_model()
+    stacks = block_stacks(model)
+    if sharding.stage == 3:  # weights are gathered block by block, not layer by layer
+        for block in chain.from_iterable(stacks):
+            set_z3_leaf_module(block, True)
+    if run.train.compile:
+        for stack in stacks:
+            stack.compile_blocks(COMPILER)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=build_optimizer(model, run.optim),

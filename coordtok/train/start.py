@@ -12,7 +12,7 @@ from coordtok.scaling.flops import training_step_flops
 from coordtok.scaling.memory import Zero, host_memory, rank_memory
 from coordtok.scaling.parameters import parameters
 from coordtok.train.checkpoint import TrainState
-from coordtok.train.engine import Sharding, rank_batch
+from coordtok.train.engine import Sharding, attention_kernel, rank_batch
 from coordtok.train.resume import changes
 from coordtok.train.validation import HeldOut
 
@@ -31,7 +31,7 @@ def summary(
         "data": _data(run, data),
         "held out": _held_out(run, held_out),
         "steps": _steps(run, data, 0 if state is None else state.step),
-        "device": f"{_device()}, {sharding.precision}",
+        "device": f"{_device()}, {sharding.precision}{_how(run, sharding)}",
         "sharding": _sharding(run, sharding),
         "memory": _memory(run, sharding),
     }
@@ -82,6 +82,12 @@ def _device() -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, threads a rank: {torch.get_num_threads()}"
+
+
+def _how(run: RunConfig, sharding: Sharding) -> str:
+    """Kernels: of attention, and whether blocks are compiled."""
+    compiled = ", compiled blocks" if run.train.compile else ""
+    return f", attention by {attention_kernel(run, sharding)}{compiled}"
 
 
 def _sharding(run: RunConfig, sharding: Sharding) -> str:

@@ -203,3 +203,9 @@ def test_a_float_in_place_of_the_mask_is_added_to_the_logits() -> None:
     torch.testing.assert_close(attention(q, k, v, bias), expected, atol=1e-6, rtol=0)
     low = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), bias)
     assert (low.float() - expected).abs().max() < 0.05
+
+
+def test_the_kernel_is_named() -> None:
+    like = torch.device("cpu"), torch.float32, 16
+    assert ops.choose_kernel("auto", *like) == ops.choose_kernel("sdpa", *like)
+    assert ops.choose_kernel("auto", *like) in ("sdpa flash_attention", "sdpa math")
