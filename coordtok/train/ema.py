@@ -22,17 +22,18 @@ class EMA:
     def __init__(self, masters: Masters, config: EMAConfig) -> None:
         self._config = config
         self._masters = masters
+        owned = masters.slices()
+        self._weights = [weights for _, weights in owned.values()]
         self.slices = {
             name: Slice(start, values.to(distributed.device(), copy=True))
-            for name, (start, values) in masters.slices().items()
+            for name, (start, values) in owned.items()
         }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights of `step` (1, 2, ...) into the average."""
-        masters = self._masters.slices()
         averages = [average.values for average in self.slices.values()]
-        weights = [masters[name].values.to(distributed.device()) for name in self.slices]
+        weights = [each.to(distributed.device()) for each in self._weights]
         if averages:
             torch._foreach_lerp_(averages, weights, 1 - ema_decay(self._config, step))
 

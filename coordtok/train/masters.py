@@ -141,8 +141,9 @@ class Masters:
                 )
             if other == name and (states[name] or counts[name]):
                 flat = self._flat[position.partition]
+                place = flat.device if self.optimizer.defaults.get("fused") else "cpu"
                 self.optimizer.state[flat] = {
-                    **{key: torch.tensor(value) for key, value in counts[name].items()},
+                    **{key: torch.tensor(each, device=place) for key, each in counts[name].items()},
                     **{state: torch.zeros_like(flat.detach()) for state in states[name]},
                 }
         if isinstance(self._first, _Fragment) and self.optimizer.state:

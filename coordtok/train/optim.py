@@ -49,6 +49,8 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """AdamW (docs/method.md, "Training"), or Muon beside it: then call `attach_matrices` too."""
     groups = parameter_groups(model, optim)
+    if optim.name == "adamw" and distributed.device().type == "cuda":  # one kernel, not a dozen
+        return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
     return OPTIMIZERS[optim.name](groups, lr=optim.lr)
 
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from coordtok.config.training import EMAConfig, OptimConfig
 from coordtok.errors import ConfigError
+from coordtok.storage.slice_files import Span
 from coordtok.train.ema import ema_decay
-from coordtok.train.masters import Masters, Place
+from coordtok.train.masters import Masters, Place, Position
 from coordtok.train.optim import attach_matrices, build_optimizer, learning_rate
 
 
@@ -57,3 +58,20 @@ def test_muon_refuses_offloaded_matrices() -> None:
     )
     with pytest.raises(ConfigError, match=r"optim.name is muon, which updates no weights that are"):
         attach_matrices(cast(Masters, masters), nn.Linear(2, 3))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_counts_of_steps_come_back_where_the_optimiser_keeps_them(fused: bool) -> None:
+    flat = nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.AdamW([flat], fused=fused)
+    flat.grad = torch.ones(3)
+    optimizer.step()
+    masters = object.__new__(Masters)
+    masters._optimizer = SimpleNamespace(optimizer=optimizer)
+    masters._flat, masters._layouts = [flat], {"w": None}
+    masters._positions = {"w": Position(0, 0, Span(0, 3))}
+    counts, states = masters.counts(), {"w": list(masters.states())}
+    masters.make_states(states, counts)
+    assert masters.counts() == counts == {"w": {"step": 1.0}}
+    optimizer.step()
+    assert masters.counts() == {"w": {"step": 2.0}}
