@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from coordtok import distributed
 from coordtok.benchmarks.communication import traced_collective_seconds
 from coordtok.benchmarks.phases import Clock, Timed
@@ -25,7 +27,9 @@ from coordtok.config.models import DiTModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.config.training import DatasetConfig
 from coordtok.data.index import VideoSpec
-from coordtok.train.engine import Sharding, load_sharding
+from coordtok.scaling.devices import device_called
+from coordtok.scaling.flops import training_step_flops
+from coordtok.train.engine import Sharding, attention_kernel, load_sharding
 from coordtok.train.loop import Trainer
 from coordtok.train.peak import peak_bytes, peak_kind, reset_peak
 from coordtok.train.run import assemble, prepare
@@ -53,10 +57,15 @@ def measure_training(
     sharding = load_sharding(sharding_path, run, distributed.world_size())
     with shared_folder(work_folder) as work:
         if not own_shards:
-            run = _on_noise(run, work)
-        with trainer_to_measure(run, sharding, work, steps + _WARM_UP + _TRACED) as trainer:
-            figures = _measure(trainer, steps)
-    return _report(trainer.run, sharding, figures)
+            run = on_noise(run, work)
+        with trainer_to_measure(run, sharding, work, steps_needed(steps)) as trainer:
+            figures = measure_steps(trainer, shown_steps(trainer), steps)
+    return _report(trainer.run, sharding, figures_of(trainer.run, sharding, figures))
+
+
+def steps_needed(steps: int) -> int:
+    """That `measure_steps` takes."""
+    return 2 * steps + _WARM_UP + _TRACED
 
 
 @contextmanager
@@ -103,7 +112,7 @@ def lanes_for(run: RunConfig) -> int:
     return distributed.world_size() * max(1, run.data.workers)
 
 
-def _on_noise(run: RunConfig, work: Path) -> RunConfig:
+def on_noise(run: RunConfig, work: Path) -> RunConfig:
     """`run` on noise of the model's shape."""
     folder, lanes, model = work / "noise", lanes_for(run), run.model
 
@@ -117,23 +126,36 @@ def _on_noise(run: RunConfig, work: Path) -> RunConfig:
     return reading(run, distributed.run_on_main(write))
 
 
-def _measure(trainer: Trainer, steps: int) -> dict[str, Any]:
-    clock = Clock(PHASES)
-    _put_clock(trainer, clock)
-    updates = shown_steps(trainer)
-    for _ in islice(updates, _WARM_UP):
-        clock.take()
+def measure_steps(trainer: Trainer, updates: Iterator[int], steps: int) -> dict[str, Any]:
+    """Seconds and bytes of the next `updates`: first as a run trains, then with a clock in it, then
+    with a trace; every rank calls this."""
+    deque(islice(updates, _WARM_UP), maxlen=0)
     device = distributed.device()
     reset_peak(device)
-    taken = []
+    seconds = []
     began = time.perf_counter()
     for _ in islice(updates, steps):
         now = time.perf_counter()
-        taken.append({"step": now - began, **clock.take()})
+        seconds.append(now - began)
         began = now
-    memory = max(distributed.gather(peak_bytes(device)))
-    communication = traced_collective_seconds(lambda: deque(updates, maxlen=0)) / _TRACED
-    return {**_medians(taken), "communication": communication, "peak_bytes": memory}
+    memory = {"peak_bytes": max(distributed.gather(peak_bytes(device)))}
+    if device.type == "cuda":
+        memory["reserved_bytes"] = max(distributed.gather(torch.cuda.max_memory_reserved(device)))
+    clock = Clock(PHASES, by_events=True)
+    _put_clock(trainer, clock)
+    taken = []
+    began = time.perf_counter()
+    for _ in islice(updates, steps):
+        phases = clock.take()
+        now = time.perf_counter()
+        taken.append({"clocked step": now - began, **phases})
+        began = now
+    traced = islice(updates, _TRACED)
+    communication = traced_collective_seconds(lambda: deque(traced, maxlen=0)) / _TRACED
+    step = statistics.median(seconds)
+    slowest = max(distributed.gather(step))
+    spread = {"step": step, "slowest_rank": slowest, "step_longest": max(seconds)}
+    return {**spread, **_medians(taken), "communication": communication, **memory}
 
 
 def _put_clock(trainer: Trainer, clock: Clock) -> None:
@@ -159,24 +181,50 @@ def shown_steps(trainer: Trainer) -> Iterator[int]:
 def _medians(taken: list[dict[str, float]]) -> dict[str, float]:
     """Median seconds of a step and its phases; `other` is the rest of the step."""
     medians = {name: statistics.median(each[name] for each in taken) for name in taken[0]}
-    rest = [each["step"] - sum(each[phase] for phase in PHASES) for each in taken]
+    rest = [each["clocked step"] - sum(each[phase] for phase in PHASES) for each in taken]
     return {**medians, "other": statistics.median(rest)}
+
+
+def figures_of(run: RunConfig, sharding: Sharding, measured: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, and operations a second of a rank by formula, without what is recomputed,
+    also as a share of what its maker says the device can do."""
+    flops = training_step_flops(run)
+    rate = (flops.forward + flops.backward) / distributed.world_size() / measured["step"]
+    found = {"clips_per_s": run.train.global_batch / measured["step"], "flops_per_s": rate}
+    on_gpu = distributed.device().type == "cuda"
+    device = device_called(torch.cuda.get_device_name()) if on_gpu else None
+    if device is not None:
+        peak = device.bf16 if sharding.dtype == torch.bfloat16 else device.fp32
+        found |= {"mfu": rate / peak, "mfu_denominator": peak, "mfu_source": device.source}
+    how = {"attention": attention_kernel(run, sharding), "compiled": run.train.compile}
+    return {**measured, **found, **how}
 
 
 def _report(run: RunConfig, sharding: Sharding, figures: dict[str, Any]) -> Report:
     ranks, batch = distributed.world_size(), run.train.global_batch
-    rate = batch / figures["step"]
     rows = [["of a step", "ms", "share"]]
-    for name in (*PHASES, "other", "step", "communication"):
-        seconds = figures[name]
-        rows.append([name, f"{1000 * seconds:.1f}", f"{100 * seconds / figures['step']:.0f} %"])
+    for name in (*PHASES, "other", "clocked step", "communication", "step"):
+        share = figures[name] / figures["step" if name == "step" else "clocked step"]
+        rows.append([name, f"{1000 * figures[name]:.1f}", f"{100 * share:.0f} %"])
     kind = peak_kind(distributed.device())
     text = [
-        f"ranks {ranks}, ZeRO-{sharding.stage}, {sharding.precision}, {batch} clips a step: "
-        f"{rate:.2f} clips/s, peak memory {figures['peak_bytes'] / 2**20:,.0f} MiB a {kind}",
+        f"ranks {ranks}, ZeRO-{sharding.stage}, {sharding.precision}, {batch} clips a step, "
+        f"attention by {figures['attention']}: {figures['clips_per_s']:.2f} clips/s, "
+        f"{figures['flops_per_s'] / 1e12:.3g} TFLOP/s a rank{_mfu(figures)}",
+        f"peak memory {figures['peak_bytes'] / 2**20:,.0f} MiB a {kind}{_reserved(figures)}",
         table(rows),
     ]
     settings = {"ranks": ranks, "sharding": sharding.config, "run": to_dict(run)}
-    return Report(
-        {"settings": settings, "train": {"clips_per_s": rate, **figures}}, "\n".join(text)
-    )
+    return Report({"settings": settings, "train": figures}, "\n".join(text))
+
+
+def _mfu(figures: dict[str, Any]) -> str:
+    if "mfu" not in figures:
+        return ""
+    peak = figures["mfu_denominator"] / 1e12
+    return f", {100 * figures['mfu']:.1f} % of {peak:.0f} ({figures['mfu_source']})"
+
+
+def _reserved(figures: dict[str, Any]) -> str:
+    size = figures.get("reserved_bytes")
+    return "" if size is None else f", {size / 2**20:,.0f} MiB reserved"

@@ -1,10 +1,11 @@
-"""Real training steps of a preset: clips per second, the seconds of a step spent on data, forward,
-backward and optimiser, how much of it is communication between ranks, and peak memory. The clips
-(latents, for a generator) are noise in a temporary folder unless --own-shards (or data.shards=DIR)
-asks for the config's.
-Phases are timed one after the other, so on a GPU the device is waited for after each; without that
-a step takes a little less. Communication is part of the phases and comes from a trace of some more
-steps: the time in which at least one collective was under way, waiting for other ranks included."""
+"""Real training steps of a preset: clips per second as a run trains, operations a second by formula
+(of a known GPU also as a share of its data sheet's rate), peak memory; then the seconds of a step
+spent on data, forward, backward and optimiser, and how much of it is communication between ranks.
+The clips (latents, for a generator) are noise in a temporary folder unless --own-shards (or
+data.shards=DIR) asks for the config's.
+Phases come from as many steps again, on a GPU by events, which let the host run ahead.
+Communication is part of the phases and comes from a trace of some more steps: the time in which at
+least one collective was under way, waiting for other ranks included."""
 
 import argparse
 from typing import TYPE_CHECKING

@@ -8,34 +8,51 @@ import torch
 
 
 class Clock:
-    """Seconds of each phase of the present step; the device's work is waited for."""
+    """Seconds of each phase of the present step; the device's work is waited for.
 
-    def __init__(self, phases: Sequence[str]) -> None:
+    by_events: on a GPU it is not waited for, and a phase's seconds are those in which it was next
+    on the device's stream: of what runs on the host, such as reading, what the device stood still
+    for.
+    """
+
+    def __init__(self, phases: Sequence[str], by_events: bool = False) -> None:
         self._phases = phases
-        self._seconds = dict.fromkeys(phases, 0.0)
+        self._by_events = by_events and torch.cuda.is_available()
+        self._spans: list[tuple[str, Any, Any]] = []
 
     def timed(self, phase: str, action: Callable[..., Any]) -> Callable[..., Any]:
         """`action`, whose time counts as `phase`."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            began = self.now()
+            began = self._mark()
             try:
                 return action(*args, **kwargs)
             finally:
-                self._seconds[phase] += self.now() - began
+                self._spans.append((phase, began, self._mark()))
 
         return run
 
     def take(self) -> dict[str, float]:
         """The seconds since the last call, by phase."""
-        taken, self._seconds = self._seconds, dict.fromkeys(self._phases, 0.0)
-        return taken
+        self.now()
+        seconds = dict.fromkeys(self._phases, 0.0)
+        for phase, began, ended in self._spans:
+            seconds[phase] += began.elapsed_time(ended) / 1e3 if self._by_events else ended - began
+        self._spans = []
+        return seconds
 
     def now(self) -> float:
         """Seconds, once the device has done all it was given."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()
+
+    def _mark(self) -> Any:
+        if not self._by_events:
+            return self.now()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 class Timed:

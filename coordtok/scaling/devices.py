@@ -76,3 +76,12 @@ def device_named(name: str) -> Device:
     if name not in DEVICES:
         raise ConfigError(f"--device is {name}; choose one of {', '.join(DEVICES)}")
     return DEVICES[name]
+
+
+def device_called(gpu: str) -> Device | None:
+    """The one whose driver calls it that, such as "NVIDIA H100 80GB HBM3"; None of others."""
+    for mark, name in (("4090", "rtx-4090"), ("A100", "a100-80g"), ("H100 80GB HBM3", "h100-80g"),
+                       ("H200", "h200"), ("B200", "b200"), ("MI300X", "mi300x")):  # fmt: skip
+        if mark in gpu:
+            return DEVICES[name]
+    return None

@@ -29,12 +29,12 @@ def test_training_is_measured_in_full(tmp_path: Path, ranks: int) -> None:
     options = ["--deepspeed", "ds_configs/zero3_fp32.json", "model.video_layers=1", "--steps", "2"]
     measure = ["train", *options, "--json", path, *TINY]
     output = finish("benchmark.py", *measure, ranks=ranks).stdout()
-    assert "clips/s, peak memory" in output
+    assert "TFLOP/s a rank\npeak memory" in output
     figures = json.loads(path.read_text())
     assert figures["command"] == "train"
     assert {"cpu", "cores", "torch", "devices"} <= set(figures["machine"])
     measured = figures["train"]
-    for name in (*PHASES, "step", "clips_per_s", "peak_bytes"):
+    for name in (*PHASES, "step", "clocked step", "clips_per_s", "flops_per_s", "peak_bytes"):
         assert measured[name] > 0, name
     assert (measured["communication"] > 0) or ranks == 1
     assert figures["settings"]["ranks"] == ranks
