@@ -3,6 +3,8 @@
 # make test       environment, the default CPU test suite: every guarantee once, within five minutes
 # make test-slow  repetitions, more ranks and larger sizes
 # make campaign   bad input of every kind, 2,000 cases of a new seed: a quarter of an hour
+# make gpu        whether a GPU trains right, and how fast: eight minutes, nothing from a network;
+#                 WHEELS=DIR has what the machine lacks. OUT (gpu_check) gets results.json and log.txt
 # make check      lint, types, tests
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL := -n 2 --dist worksteal
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: train generate test test-slow campaign lint types check clean
+.PHONY: train generate test test-slow campaign gpu lint types check clean
 
 train: shards/quickstart
 	deepspeed scripts/train.py --deepspeed ds_configs/zero3.json
@@ -37,6 +39,9 @@ test-slow: $(INSTALLED)
 
 campaign: $(INSTALLED)
 	python -m tests.campaign.bad_input --count 2000 --seed $$(date +%s)
+
+gpu:
+	$(PYTHON) -m tests.gpu.check $(if $(WHEELS),--wheels $(WHEELS))
 
 lint: $(INSTALLED)
 	ruff check .
