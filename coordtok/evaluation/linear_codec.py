@@ -8,6 +8,7 @@ Shapes: B clips, T frames, H rows, W columns, 3 colours, L tubelets, P numbers o
 components.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +47,22 @@ class LinearCodec:
     """Orthonormal rows, most important first."""
 
     @classmethod
-    def fit(cls, clips: Iterable[torch.Tensor], tubelet: Size3, components: int) -> "LinearCodec":
+    def fit(
+        cls,
+        clips: Iterable[torch.Tensor],
+        tubelet: Size3,
+        components: int,
+        most_per_clip: int = MOST_TUBELETS,
+    ) -> "LinearCodec":
         """The first principal components of the tubelets of `clips`, uint8 (B, T, H, W, 3) each.
 
-        At most `MOST_TUBELETS` are looked at, in the order in which they come. Randomised
-        subspace iteration (Halko et al. 2011), the same on every call.
+        At most `MOST_TUBELETS` are looked at, of each clip as many drawn ones as `most_per_clip`.
+        Randomised subspace iteration (Halko et al. 2011). The same on every call.
 
         Raises:
             ConfigError: fewer tubelets than components.
         """
-        tubelets_LP = _collect(clips, tubelet)
+        tubelets_LP = _collect(clips, tubelet, most_per_clip)
         if not 1 <= components <= min(tubelets_LP.shape):
             raise ConfigError(
                 f"{components} components of {len(tubelets_LP)} tubelets of {tubelets_LP.shape[1]} "
@@ -123,7 +130,7 @@ def fit_to_shards(
     windows = [each for each in one_per_sample(dataset.index, size[0], 0) if each.frames == size[0]]
     batches = ClipReader(dataset, windows, VideoWindows(*size), batch=1)
     clips = (batch.data["video"] for batch in batches if batch.numbers)
-    return LinearCodec.fit(clips, tubelet, components)
+    return LinearCodec.fit(clips, tubelet, components, math.ceil(MOST_TUBELETS / len(windows)))
 
 
 def default_tubelet(size: Size3) -> Size3:
@@ -156,14 +163,15 @@ def _tubelets(video_BTHW3: torch.Tensor, tubelet: Size3) -> torch.Tensor:
     return patchify(pixels, tubelet)
 
 
-def _collect(clips: Iterable[torch.Tensor], tubelet: Size3) -> torch.Tensor:
+def _collect(clips: Iterable[torch.Tensor], tubelet: Size3, most_per_clip: int) -> torch.Tensor:
     """(L, P), at most `MOST_TUBELETS` of them."""
+    drawn = torch.Generator().manual_seed(0)
     parts: list[torch.Tensor] = []
     count = 0
-    for clip in clips:
-        part_LP = _tubelets(clip, tubelet).flatten(0, 1)[: MOST_TUBELETS - count]
-        parts.append(part_LP)
-        count += len(part_LP)
+    for tubelets_LP in (each for clip in clips for each in _tubelets(clip, tubelet)):
+        places = torch.randperm(len(tubelets_LP), generator=drawn)
+        parts.append(tubelets_LP[places[: min(most_per_clip, MOST_TUBELETS - count)]])
+        count += len(parts[-1])
         if count == MOST_TUBELETS:
             break
     if not parts:

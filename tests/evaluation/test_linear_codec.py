@@ -8,6 +8,7 @@ import torch
 
 from coordtok.data.shards import open_shards
 from coordtok.errors import ConfigError, DataError
+from coordtok.evaluation import linear_codec
 from coordtok.evaluation.linear_codec import (
     LinearCodec,
     components_for,
@@ -42,6 +43,16 @@ def test_it_is_the_best_linear_codec_of_its_size() -> None:
     kept = torch.linalg.svdvals(centred.double())[5:].square().sum()
     error = (codec.reconstruct(videos) - from_uint8(videos)).double().square().sum()
     assert float(error) == pytest.approx(float(kept), rel=1e-3)
+
+
+def test_every_clip_is_looked_at_where_there_are_more_tubelets_than_a_fit_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear_codec, "MOST_TUBELETS", 2 * TUBELETS)
+    flat = torch.arange(2 * TUBELETS, dtype=torch.uint8).reshape(-1, 1, 1, 1, 1)
+    each_of_one_grey = flat.expand(-1, *SIZE, 3).contiguous()
+    codec = LinearCodec.fit(each_of_one_grey.split(5), TUBELET, 1, most_per_clip=1)
+    assert float(codec.mean_P.mean()) == pytest.approx(float(from_uint8(each_of_one_grey).mean()))
 
 
 def test_it_generalises_and_improves_with_its_size() -> None:
