@@ -32,6 +32,7 @@ from coordtok.train.optim import learning_rate, set_rate
 from coordtok.train.peak import peaks
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.saver import Saver
+from coordtok.train.sending import send_batch
 from coordtok.train.signals import StopRequest
 from coordtok.train.tasks.task import Task
 from coordtok.train.validation import Look
@@ -179,7 +180,8 @@ class Trainer:
             return
         began = time.perf_counter()
         try:
-            self._next = next(self.batches)
+            batch, state = next(self.batches)
+            self._next = send_batch(batch), state
         except UserError as error:
             self._data_error = error
         finally:

@@ -8,16 +8,23 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from coordtok import cli
 from coordtok.train.quiet import quieten
 from tests.gpu.record import Record
 from tests.gpu.sizes import Sizes
+from tests.support.ranks import ROOT
+
+MARK = "@pytest.mark.gpu\n"
 
 
 def _part(name: str) -> Callable[[Path, Record, Sizes], None]:
     """Imported once deepspeed is quiet."""
     from tests.gpu import correctness, kernels, restart, speed
 
+    if name == "marked":
+        return marked
     kind, _, rest = name.partition(":")
     found = {
         "prepare": correctness.prepare,
@@ -31,6 +38,13 @@ def _part(name: str) -> Callable[[Path, Record, Sizes], None]:
     if kind == "full":
         return speed.full(*rest.split(":"))
     return found[kind]
+
+
+def marked(work: Path, record: Record, sizes: Sizes) -> None:
+    """The tests that need a GPU."""
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if MARK in path.read_text()]
+    code = pytest.main(["-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)])
+    record.check("tests marked gpu", code == pytest.ExitCode.OK, code=int(code))
 
 
 def main() -> int:

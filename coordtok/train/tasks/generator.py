@@ -33,6 +33,7 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import GeneratorSettings, TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
+from coordtok.train.sending import send
 from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8
@@ -135,7 +136,7 @@ class GeneratorTask:
     ) -> torch.Tensor:
         data_BM, noise_BM, time_B = self._path(batch, draws)
         if label_B is not None:
-            label_B = label_B.to(self.device, non_blocking=True)
+            label_B = send(label_B, self.device)
         predicted_BM = self._velocity(
             engine, interpolate(data_BM, noise_BM, time_B), time_B, label_B
         )
@@ -146,12 +147,11 @@ class GeneratorTask:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Normalised data and noise, (B, M), and times, (B,), on the device."""
         planes = planes_of(self.latent, (batch.data[name] for name in self.latent.names))
-        data_BM = pack(self.statistics.normalise(planes.to(self.device, non_blocking=True)))
+        planes = planes.map(lambda plane: send(plane, self.device))
+        data_BM = pack(self.statistics.normalise(planes))
         noise_BM = torch.from_numpy(np.stack([draw.noise for draw in draws]))
         time_B = torch.tensor([draw.time for draw in draws], dtype=torch.float32)
-        noise_BM, time_B = (
-            drawn.to(self.device, non_blocking=True) for drawn in (noise_BM, time_B)
-        )
+        noise_BM, time_B = (send(drawn, self.device) for drawn in (noise_BM, time_B))
         return data_BM, noise_BM, time_B
 
     def _velocity(

@@ -36,6 +36,7 @@ from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.linear_path import fit
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerSettings
+from coordtok.train.sending import send
 from coordtok.train.tasks.augment import augment
 from coordtok.train.tasks.clips_to_fit import clips_to_fit
 from coordtok.train.tasks.task import ClipScore, Headline
@@ -136,13 +137,13 @@ class TokenizerTask:
         """Of each clip, (B,) float32: mean squared error on its drawn patches; in the fine-tune
         that is "l2", and beside it stands the mean distance of the frames that they make up."""
         video_BTHW3 = augment(
-            batch.data["video"].to(self.device, non_blocking=True),
+            send(batch.data["video"], self.device),
             batch.data["num_frames"].tolist(),
             batch.ids,
             self.run.seed,
             self.run.train.augment,
         )
-        index_BN3 = self._draw(batch).to(self.device, non_blocking=True)
+        index_BN3 = send(self._draw(batch), self.device)
         predicted_BNP3, target_BNP3 = self._patches(
             engine, video_BTHW3, index_BN3, batch.data["num_frames"]
         )
@@ -215,7 +216,7 @@ class TokenizerTask:
         frames_B = batch.data["num_frames"].tolist()
         videos = [predicted_BTHW3, target_BTHW3]
         if self._linear_codec is not None:
-            videos.append(self._linear_codec.reconstruct(batch.data["video"]).to(self.device))
+            videos.append(self._linear_codec.reconstruct(batch.data["video"].cpu()).to(self.device))
         return {
             number: _score(*(video[place, : frames_B[place]] for video in videos))
             for place, number in batch.numbers.items()
