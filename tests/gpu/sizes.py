@@ -50,10 +50,10 @@ class Sizes:
         ]  # fmt: skip
         return load_config(preset, [*own, *overrides])
 
-    def full(self, preset: str, *overrides: str) -> RunConfig:
-        """The whole model, one micro-batch a step."""
+    def full(self, preset: str, share: int, *overrides: str) -> RunConfig:
+        """The whole model, one micro-batch a step, of one in `share` clips of what should fit."""
         tiny = (*self._tiny(preset), *_LAYERS[preset]) if self.rehearse else ()
-        batch = 2 if self.rehearse else _FULL_BATCH[preset]
+        batch = (2 if self.rehearse else _FULL_BATCH[preset]) // share
         own = [*tiny, f"train.global_batch={batch}", f"train.micro_batch={batch}"]
         if self.rehearse:
             own.append("data.workers=0")

@@ -1,5 +1,6 @@
 """How fast a GPU trains a preset in full, what the host waits for, and what its time goes to."""
 
+import gc
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from coordtok.benchmarks.bench_train import (
     trainer_to_measure,
 )
 from coordtok.benchmarks.communication import covered
+from coordtok.config.schema import RunConfig
 from coordtok.scaling.memory import Zero, rank_memory
 from coordtok.train.engine import load_sharding
 from tests.gpu.record import Record
@@ -39,24 +41,38 @@ def full(preset: str, mode: str, stage: str) -> Callable[[Path, Record, Sizes], 
 
     def run_part(work: Path, record: Record, sizes: Sizes) -> None:
         distributed.setup()
-        run = sizes.full(preset, *MODES[mode])
-        sharding = load_sharding(stage, run, 1)
-        steps = 2 if sizes.rehearse else 8
-        with TemporaryDirectory(dir=work) as folder:
-            run = on_noise(run, Path(folder))
-            needed = steps_needed(steps) + 2 * LOOKED_AT
-            with trainer_to_measure(run, sharding, Path(folder), needed) as trainer:
-                updates = shown_steps(trainer)
-                found = figures_of(run, sharding, measure_steps(trainer, updates, steps))
-                planned = rank_memory(run, Zero.load(stage), 1, run.train.global_batch)
-                name = {"preset": preset, "mode": mode, "stage": stage}
-                batch = run.train.global_batch
-                record.figures("full", **name, batch=batch, planned_bytes=planned, **found)
-                if (mode, stage) == ("compiled", "zero1"):
-                    _waits(updates, record, preset)
-                    _trace(updates, record, preset)
+        name = {"preset": preset, "mode": mode, "stage": stage}
+        for share in (1, 2):
+            run = sizes.full(preset, share, *MODES[mode])
+            try:
+                _measure(run, work, record, sizes, name)
+                return
+            except torch.OutOfMemoryError as error:
+                record.figures("out of memory", **name, error=str(error)[:600])
+            gc.collect()
+            torch.cuda.empty_cache()
+        record.check(f"{name} fits", False)
 
     return run_part
+
+
+def _measure(
+    run: RunConfig, work: Path, record: Record, sizes: Sizes, name: dict[str, str]
+) -> None:
+    sharding = load_sharding(name["stage"], run, 1)
+    steps = 2 if sizes.rehearse else 8
+    with TemporaryDirectory(dir=work) as folder:
+        run = on_noise(run, Path(folder))
+        needed = steps_needed(steps) + 2 * LOOKED_AT
+        with trainer_to_measure(run, sharding, Path(folder), needed) as trainer:
+            updates = shown_steps(trainer)
+            found = figures_of(run, sharding, measure_steps(trainer, updates, steps))
+            planned = rank_memory(run, Zero.load(name["stage"]), 1, run.train.global_batch)
+            batch = run.train.global_batch
+            record.figures("full", **name, batch=batch, planned_bytes=planned, **found)
+            if (name["mode"], name["stage"]) == ("compiled", "zero1"):
+                _waits(updates, record, name["preset"])
+                _trace(updates, record, name["preset"])
 
 
 def _waits(updates: Iterator[int], record: Record, preset: str) -> None:
