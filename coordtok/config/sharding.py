@@ -1,9 +1,12 @@
 """The DeepSpeed JSONs that come with the project: `ds_configs/`, in a clone beside the package and
-in an installed package inside it."""
+in an installed package inside it, and how these and others are read."""
 
 from pathlib import Path
+from typing import Any
 
 import coordtok
+from coordtok.errors import ConfigError
+from coordtok.storage.json_files import read_json
 
 _PACKAGE = Path(coordtok.__file__).parent
 
@@ -17,3 +20,23 @@ def shipped_jsons() -> dict[str, Path]:
 def sharding_json(name_or_path: str) -> Path:
     """The JSON of that name, or else the file at that path."""
     return shipped_jsons().get(name_or_path, Path(name_or_path))
+
+
+def read_sharding(name_or_path: str) -> dict[str, Any]:
+    """What the JSON of that name, or else the file at that path, holds.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no JSON object.
+    """
+    try:
+        config = read_json(sharding_json(name_or_path))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the DeepSpeed JSON {name_or_path}: {error.strerror}; name a DeepSpeed "
+            f"JSON, or one of {', '.join(shipped_jsons())}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{name_or_path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{name_or_path} must hold a JSON object")
+    return config

@@ -11,11 +11,10 @@ from typing import Any
 
 from coordtok.config.models import DiTModelConfig, ModelConfig
 from coordtok.config.schema import RunConfig
-from coordtok.config.sharding import sharding_json, shipped_jsons
+from coordtok.config.sharding import read_sharding
 from coordtok.errors import ConfigError
 from coordtok.scaling.activations import activation_bytes
 from coordtok.scaling.parameters import matrices, parameters
-from coordtok.storage.json_files import read_json
 
 FLOAT = 4
 _BUCKET = 5e8
@@ -41,16 +40,9 @@ class Zero:
     def load(cls, name_or_path: str) -> "Zero":
         """
         Raises:
-            ConfigError: no such file, no JSON, or no stage from 0 to 3.
+            ConfigError: as `read_sharding`, or no stage from 0 to 3.
         """
-        try:
-            read = read_json(sharding_json(name_or_path))
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"--deepspeed is {name_or_path} ({error}); name a DeepSpeed JSON, or one of "
-                f"{', '.join(shipped_jsons())}"
-            ) from None
-        config = read if isinstance(read, dict) else {}
+        config = read_sharding(name_or_path)
         section = _section(config, "zero_optimization")
         stage = section.get("stage")
         if stage not in (0, 1, 2, 3):

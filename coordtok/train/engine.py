@@ -22,11 +22,10 @@ from torch import nn
 
 from coordtok import distributed
 from coordtok.config.schema import RunConfig
-from coordtok.config.sharding import sharding_json, shipped_jsons
+from coordtok.config.sharding import read_sharding
 from coordtok.errors import ConfigError, one_line
 from coordtok.models.layers import block_stacks
 from coordtok.ops.attention import choose_kernel
-from coordtok.storage.json_files import read_json
 from coordtok.train.masters import Masters
 from coordtok.train.optim import attach_matrices, build_optimizer
 
@@ -60,7 +59,7 @@ class Sharding:
 
 def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
     """The DeepSpeed JSON of that path or name, completed for `run` on `world_size` ranks."""
-    config = _read_json(path)
+    config = read_sharding(path)
     micro_batch = rank_batch(run, world_size)
     accumulation = run.train.global_batch // (world_size * micro_batch)
     owned = {
@@ -88,21 +87,6 @@ def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
         config["zero_optimization"].setdefault("memory_efficient_linear", False)
     config.setdefault("steps_per_print", 10**12)
     return Sharding(config, path)
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    try:
-        config = read_json(sharding_json(path))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the DeepSpeed JSON {path}: {error.strerror}; name a file, or one of "
-            f"{', '.join(shipped_jsons())}"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} must hold a JSON object")
-    return config
 
 
 def _check(config: dict[str, Any], path: str) -> None:
