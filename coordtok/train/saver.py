@@ -22,10 +22,10 @@ import torch
 from coordtok import distributed
 from coordtok.errors import CheckpointError, UserError, one_line
 from coordtok.storage.files import replace_text
+from coordtok.storage.slice_layout import file_name
 from coordtok.train.checkpoint import TrainState, slices_of, write_facts
 from coordtok.train.checkpoint_folder import LATEST, prune, tag_of
 from coordtok.train.checkpoint_index import Holding, Index
-from coordtok.train.checkpoint_plan import file_name
 from coordtok.train.ema import EMA
 from coordtok.train.masters import Masters
 from coordtok.train.slices import Slice, Slices, write_file
@@ -104,8 +104,8 @@ class Saver:
         error = distributed.broadcast(save.error)
         if error is not None:
             raise CheckpointError(
-                f"could not write {save.target}: {error}; earlier checkpoints are intact: make "
-                "room, then start again"
+                f"could not write {save.target}: {error}; the run ends here, and goes on from the "
+                "checkpoint before when it is started again: make room first"
             )
         pause = save.pause + time.perf_counter() - waited
         return {"save_step": save.state.step, "save_pause": pause, "save_seconds": save.seconds}
