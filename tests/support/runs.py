@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tests.support.ranks import ROOT, Ranks, start
 from tests.support.shards import write_tars
 
 FP32 = ROOT / "ds_configs/zero3_fp32.json"
+ENDLESS = 1_000_000
+"""Steps that no run of a test reaches."""
 STOPPED = 75
 """Exit code of a run that a signal stopped."""
 SIZE, FRAMES = 32, 8
@@ -145,11 +148,11 @@ def new_run(tmp_path: Path, shards: str, val_shards: str) -> Iterator[Callable[.
             ranks.signal(signal.SIGKILL)
 
 
-def wait_for(condition: Callable[[], bool], timeout: float = 600) -> None:
+def wait_for(condition: Callable[[], bool], timeout: float = 600, every: float = 0.1) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "the run did not get to work"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def wait_for_step(run: Run, step: int) -> None:
@@ -164,14 +167,47 @@ def checkpoint_step(run: Run) -> int:
     return int(found[0].name.removeprefix("step_")) if found else 0
 
 
-def kill_at_random(run: Run, kills: int, steps: int, ranks: int, seed: int) -> None:
+def saving(run: Run, since: int) -> bool:
+    """Whether the run has begun a checkpoint after `since` (time.time_ns) that is not complete."""
+    folder = run.folder / "checkpoints"
+    unfinished = set(folder.glob("step_*")) - set(committed(folder))
+    with suppress(FileNotFoundError):
+        return any(path.stat().st_mtime_ns > since for path in unfinished)
+    return False
+
+
+def kill_at_random(run: Run, kills: int, ranks: int, seed: int) -> int:
     """Start `run`, which saves every 5 steps, and kill all its ranks, again and again: in turns
-    before and after it has saved something new."""
+    after it has saved something new, while it saves, while it starts, and before it has saved.
+    How many kills found it saving."""
     moments = random.Random(seed)
+    found_saving = 0
     for kill in range(kills):
-        started = run.start(f"train.steps={steps}", ranks=ranks)
-        wait_for_step(run, checkpoint_step(run) + (1, 7)[kill % 2])
-        time.sleep(moments.uniform(0, 1))
+        moment = ("later", "saving", "starting", "soon")[kill % 4]
+        started = run.start(f"train.steps={ENDLESS}", ranks=ranks)
+        since = time.time_ns()
+        if moment == "starting":
+            time.sleep(moments.uniform(0, 2))
+        else:
+            wait_for_step(run, checkpoint_step(run) + (7 if moment == "later" else 1))
+            since = time.time_ns()
+        if moment == "saving":
+            wait_for(lambda since=since: saving(run, since), every=0.001)
+            seconds = [0.05, *(line["save_seconds"] for line in run.lines("save_seconds"))]
+            time.sleep(moments.uniform(0, seconds[-1]))
+        elif moment != "starting":
+            time.sleep(moments.uniform(0, 0.5))
         started.signal(signal.SIGKILL)
         started.wait()
-    assert 0 < checkpoint_step(run) < steps
+        found_saving += moment != "starting" and saving(run, since)
+    assert checkpoint_step(run) > 0
+    return found_saving
+
+
+def finish_both(whole: Run, killed: Run, ranks: int) -> int:
+    """Train a run that was killed a little further, and one that was not as far; that step."""
+    steps = checkpoint_step(killed) + 6
+    for run in (killed, whole):
+        run(f"train.steps={steps}", ranks=ranks)
+    assert [line["step"] for line in killed.lines("loss")] == list(range(1, steps + 1))
+    return steps
