@@ -3,7 +3,6 @@ folder is `coordtok.commands`.
 
 train, export              a run, and what it learned as an export
 convert_checkpoint         checkpoints of the former format as those of this one
-plan_checkpoint            what each rank will write and read of a checkpoint
 reconstruct, evaluate      a tokenizer on a video, and on a dataset
 encode, decode, sample     latents of a dataset, videos of latents, generated videos
 fit_linear_codec           what tokenizers are compared with

@@ -16,10 +16,11 @@ from typing import Any
 from coordtok import cli
 from coordtok.config.load import load_config
 from coordtok.errors import ConfigError
+from coordtok.scaling.checkpoints import CheckpointCosts, checkpoint_costs, contents
 from coordtok.scaling.devices import DEVICES, device_named
 from coordtok.scaling.law_report import points_of, write_law
 from coordtok.scaling.memory import Zero
-from coordtok.scaling.plan import fewest_ranks, lanes_of, make_plan, measured_pace
+from coordtok.scaling.plan import Plan, fewest_ranks, lanes_of, make_plan, measured_pace
 from coordtok.scaling.plan_report import as_dict, describe, side_by_side
 from coordtok.scaling.ranking import as_table, ranking, write_ranking
 from coordtok.scaling.runner import run_study
@@ -27,12 +28,18 @@ from coordtok.scaling.study import load_study, study_runs, write_configs
 from coordtok.storage.files import write_whole
 from coordtok.storage.json_files import read_json
 
+MOST_RANKS = 8192
+"""Whose files are looked at one by one."""
 PLAN = """What a training run would need: parameters, FLOPs, memory of a rank, time of an update,
 what loaders must give, checkpoints, days and energy, by arithmetic. What would keep it from working
 is named, with the nearest plan that works.
 
     python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 --gpus 8 --device h200
     python scripts/scaling.py plan --config tokenizer_l --days 7 --set train.steps=60000
+
+What a checkpoint costs each GPU to save and, on another number of them, to load:
+
+    python scripts/scaling.py plan --config dit_7b --deepspeed zero3 --gpus 64 --resume-gpus 32
 
 Several configs, JSONs or numbers of GPUs are put side by side:
 
@@ -106,6 +113,13 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
         help="a result of `benchmark.py train --json` on one rank of that device, whose time is "
         "taken in place of the roofline's",
     )
+    plan.add_argument(
+        "--resume-gpus",
+        type=cli.up_to(MOST_RANKS, 1),
+        metavar="N",
+        help="say what each of N GPUs, to which the run moves, opens and reads of a checkpoint "
+        "(some seconds, where there are a thousand)",
+    )
     plan.add_argument("--json", metavar="PATH", help="write the plans there too")
     plan.add_argument(
         "--set", nargs="+", default=[], metavar="key.path=value", help="changes to all configs"
@@ -147,11 +161,25 @@ def _plan(args: argparse.Namespace) -> int:
         if args.days is None and not args.gpus:
             plans.append(make_plan(run, zero, device, 1, link, pace))
     lanes = [lanes_of(plan.run) for plan in plans]
+    costs = [_costs(plan, args.resume_gpus) for plan in plans]
+    each = list(zip(plans, lanes, costs))
     if args.json is not None:
-        found = [as_dict(*each) for each in zip(plans, lanes)]
+        found = [as_dict(*one) for one in each]
         write_whole(Path(args.json), (json.dumps(found, indent=1) + "\n").encode())
-    print(describe(plans[0], lanes[0]) if len(plans) == 1 else side_by_side(plans), end="")
+    print(describe(*each[0]) if len(plans) == 1 else side_by_side(plans), end="")
     return 0
+
+
+def _costs(plan: Plan, loading: int | None) -> CheckpointCosts | None:
+    if loading is None:
+        return None
+    if plan.ranks > MOST_RANKS:
+        raise ConfigError(
+            f"--resume-gpus looks at each GPU, and {plan.ranks:,} are more than {MOST_RANKS:,}; "
+            "leave it out, or plan with fewer GPUs"
+        )
+    stage = plan.zero.stage
+    return checkpoint_costs(*contents(plan.run), (plan.ranks, stage), (loading, stage))
 
 
 def _fit(args: argparse.Namespace) -> int:

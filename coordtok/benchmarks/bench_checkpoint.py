@@ -12,8 +12,8 @@ from coordtok.benchmarks.table import Report, table
 from coordtok.config.load import to_dict
 from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError
+from coordtok.scaling.checkpoints import ADAM_STATES
 from coordtok.train.checkpoint import TrainState, restore, slices_of
-from coordtok.train.checkpoint_costs import ADAM_STATES
 from coordtok.train.checkpoint_folder import committed
 from coordtok.train.ema import EMA
 from coordtok.train.engine import Sharding, build_engine, load_sharding

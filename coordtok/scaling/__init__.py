@@ -1,12 +1,13 @@
 """Planning and comparing runs before and after they are paid for. Nothing here imports torch.
 
-parameters   of a model, by part
+parameters   of a model, by name and by part
 operations   the matrix products and attentions of a clip, by part: what costs are read from
 flops        what a training step costs in operations, by part
 activations  what a forward pass keeps for the backward pass, by part, in bytes
 memory_needs what a model takes at least, held against what this machine has free
 devices      what accelerators can do, with sources
 memory       what a rank holds under ZeRO
+checkpoints  what each rank writes and reads of one
 times        how long an update takes, product by product
 plan         all of it for one run: fits, cost, what would starve it; plan_report shows it
 study        a list of configs x seeds under equal compute, and their training runs

@@ -1,5 +1,8 @@
-"""How many parameters a model has, by part: a formula, without torch."""
+"""The parameters of a model by name and shape, and how many each part has: a formula, without
+torch."""
 
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from math import prod
 
 from coordtok.config.models import DiTModelConfig, ModelConfig, TokenizerModelConfig
@@ -7,40 +10,72 @@ from coordtok.geometry.latent import Plane
 
 TIME_FREQUENCIES = 256
 """Numbers that a generator's time is embedded from (models.conditioning)."""
+FUSED = {"qkv": 3, "kv": 2}
+"""Matrices that lie in one weight, by the name of its layer."""
+
+Shape = tuple[int, ...]
+Named = Iterator[tuple[str, Shape]]
+
+TOKENIZER_PARTS = {
+    "video embedding": ("encoder.video.position", "encoder.video.class_", "encoder.video.patch_"),
+    "video blocks": ("encoder.video.blocks", "encoder.video.norm"),
+    "plane tokens": ("encoder.planes.tokens", "encoder.planes.memory_"),
+    "plane blocks": ("encoder.planes.blocks", "encoder.planes.norm"),
+    "plane heads": ("encoder.planes.heads",),
+    "point embedding": ("decoder.embed", "decoder.position"),
+    "decoder blocks": ("decoder.blocks", "decoder.norm"),
+    "pixel head": ("decoder.head",),
+    "linear path": ("encoder.linear", "decoder.linear"),
+}
+GENERATOR_PARTS = {
+    "plane embedding": ("planes.",),
+    "time embedding": ("time.",),
+    "label embedding": ("label.",),
+    "blocks": ("blocks.",),
+    "velocities": ("velocities.",),
+}
+"""What the names of a part's parameters begin with."""
 
 
 def parameters(model: ModelConfig) -> dict[str, int]:
     """By part of the model; their sum is the model's."""
-    return _generator(model) if isinstance(model, DiTModelConfig) else _tokenizer(model)
+    return dict(_parameters(model))
+
+
+@lru_cache
+def _parameters(model: ModelConfig) -> dict[str, int]:
+    parts = GENERATOR_PARTS if isinstance(model, DiTModelConfig) else TOKENIZER_PARTS
+    sizes = {name: prod(shape) for name, shape in shapes(model).items()}
+    return {
+        part: sum(size for name, size in sizes.items() if name.startswith(beginnings))
+        for part, beginnings in parts.items()
+    }
 
 
 def matrices(model: ModelConfig) -> list[tuple[int, int]]:
     """Rows and columns of every weight matrix of a linear layer, those of fused layers apart: what
     `optim.name=muon` orthogonalises."""
-    dim, latent = model.dim, model.latent
-    hidden = int(dim * model.mlp_ratio)
-    attention = [(dim, dim)] * 4
-    block = [*attention, (hidden, dim), (dim, hidden)]
-    to_planes = [(each.patch_numbers, dim) for each in latent.planes]
-    of_planes = [(dim, each.patch_numbers) for each in latent.planes]
-    if isinstance(model, DiTModelConfig):
-        return [
-            *of_planes,
-            *to_planes,
-            (dim, TIME_FREQUENCIES),
-            (dim, dim),
-            *[*block, (6 * dim, dim)] * model.layers,
-            *[(2 * dim, dim)] * len(latent.planes),
-        ]
-    return [
-        (dim, prod(model.video_patch) * 3),
-        *block * (model.video_layers + model.plane_layers + model.decoder_layers),
-        *attention * model.plane_layers,
-        *(of_planes if model.plane_start == "learned" else []),
-        *to_planes,
-        (dim, latent.features),
-        (prod(model.decoder_patch) * 3, dim),
-    ]
+    return list(_matrices(model))
+
+
+@lru_cache
+def _matrices(model: ModelConfig) -> list[tuple[int, int]]:
+    found = []
+    for name, shape in shapes(model).items():
+        if is_matrix(name, shape):
+            count = FUSED.get(name.split(".")[-2], 1)
+            found += [(shape[0] // count, shape[1])] * count
+    return found
+
+
+def is_matrix(name: str, shape: Shape) -> bool:
+    """Whether a parameter is the weight of a linear layer."""
+    return len(shape) == 2 and name.endswith(".weight") and name != "label.weight"
+
+
+def shapes(model: ModelConfig) -> Mapping[str, Shape]:
+    """Of all parameters by their names in the built model, in its order."""
+    return dict(_generator(model) if isinstance(model, DiTModelConfig) else _tokenizer(model))
 
 
 def cell_numbers(model: TokenizerModelConfig, plane: Plane) -> int:
@@ -48,68 +83,122 @@ def cell_numbers(model: TokenizerModelConfig, plane: Plane) -> int:
     return prod(model.video_size) * 3 // prod(plane.size)
 
 
-def _linear(inputs: int, outputs: int, bias: bool = True) -> int:
-    return inputs * outputs + (outputs if bias else 0)
+def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Named:
+    yield f"{name}.weight", (outputs, inputs)
+    if bias:
+        yield f"{name}.bias", (outputs,)
 
 
-def _mlp(dim: int, ratio: float) -> int:
-    hidden = int(dim * ratio)
-    return _linear(dim, hidden) + _linear(hidden, dim)
+def _norm(name: str, dim: int) -> Named:
+    yield f"{name}.weight", (dim,)
+    yield f"{name}.bias", (dim,)
 
 
-def _vit_block(dim: int, ratio: float, qkv_bias: bool) -> int:
-    norms = 2 * 2 * dim
-    return norms + _linear(dim, 3 * dim, qkv_bias) + _linear(dim, dim) + _mlp(dim, ratio)
+def _mlp(name: str, dim: int, ratio: float) -> Named:
+    yield from _linear(f"{name}.up", dim, int(dim * ratio))
+    yield from _linear(f"{name}.down", int(dim * ratio), dim)
 
 
-def _cross_block(dim: int, ratio: float) -> int:
-    norms, attention = 3 * 2 * dim, 2 * _linear(dim, 4 * dim, bias=False)
-    return norms + attention + _mlp(dim, ratio)
+def _attention(name: str, dim: int, qkv_bias: bool, out_bias: bool) -> Named:
+    yield from _linear(f"{name}.qkv", dim, 3 * dim, qkv_bias)
+    yield from _linear(f"{name}.out", dim, dim, out_bias)
 
 
-def _tokenizer(model: TokenizerModelConfig) -> dict[str, int]:
-    dim, ratio, latent = model.dim, model.mlp_ratio, model.latent
-    tubelets = prod(model.video_size) // prod(model.video_patch)
-    patches = prod(model.video_size) // prod(model.decoder_patch)
-    tokens = sum(
-        each.tokens * dim
-        if model.plane_start == "pooled"
-        else each.numbers + _linear(each.patch_numbers, dim)
-        for each in latent.planes
-    )
-    heads = sum(_linear(dim, each.patch_numbers) for each in latent.planes)
-    return {
-        "video embedding": _linear(prod(model.video_patch) * 3, dim) + (tubelets + 1) * dim,
-        "video blocks": model.video_layers * _vit_block(dim, ratio, False) + 2 * dim,
-        "plane tokens": tokens + tubelets * dim,
-        "plane blocks": model.plane_layers * _cross_block(dim, ratio) + 2 * dim,
-        "plane heads": heads,
-        "point embedding": _linear(latent.features, dim) + patches * dim,
-        "decoder blocks": model.decoder_layers * _vit_block(dim, ratio, True) + 2 * dim,
-        "pixel head": _linear(dim, prod(model.decoder_patch) * 3),
-        "linear path": _linear_path(model) if model.linear_path else 0,
-    }
+def _vit_block(name: str, dim: int, ratio: float, qkv_bias: bool) -> Named:
+    yield from _norm(f"{name}.attention_norm", dim)
+    yield from _attention(f"{name}.attention", dim, qkv_bias, True)
+    yield from _norm(f"{name}.mlp_norm", dim)
+    yield from _mlp(f"{name}.mlp", dim, ratio)
 
 
-def _linear_path(model: TokenizerModelConfig) -> int:
-    """Analysis, synthesis in the encoder of all planes but the last, and in the decoder."""
-    planes = model.latent.planes
-    per_plane = [each.channels * cell_numbers(model, each) for each in planes]
-    return 3 * sum(per_plane) - per_plane[-1] + 2 * 3
+def _cross_block(name: str, dim: int, ratio: float) -> Named:
+    yield from _norm(f"{name}.cross_norm", dim)
+    yield from _linear(f"{name}.cross_attention.q", dim, dim, False)
+    yield from _linear(f"{name}.cross_attention.kv", dim, 2 * dim, False)
+    yield from _linear(f"{name}.cross_attention.out", dim, dim, False)
+    yield from _norm(f"{name}.self_norm", dim)
+    yield from _attention(f"{name}.self_attention", dim, False, False)
+    yield from _norm(f"{name}.mlp_norm", dim)
+    yield from _mlp(f"{name}.mlp", dim, ratio)
 
 
-def _generator(model: DiTModelConfig) -> dict[str, int]:
+def _tokenizer(model: TokenizerModelConfig) -> Named:
+    yield from _video("encoder.video", model)
+    yield from _planes("encoder.planes", model)
+    if model.linear_path:
+        yield from _linear_encoder("encoder.linear", model)
+    dim = model.dim
+    yield "decoder.position", (_parts(model.video_size, model.decoder_patch), dim)
+    yield from _linear("decoder.embed", model.latent.features, dim)
+    for number in range(model.decoder_layers):
+        yield from _vit_block(f"decoder.blocks.{number}", dim, model.mlp_ratio, True)
+    yield from _norm("decoder.norm", dim)
+    yield from _linear("decoder.head", dim, prod(model.decoder_patch) * 3)
+    if model.linear_path:
+        yield from _linear_decoder("decoder.linear", model)
+
+
+def _video(name: str, model: TokenizerModelConfig) -> Named:
+    dim = model.dim
+    yield f"{name}.position", (_parts(model.video_size, model.video_patch), dim)
+    yield f"{name}.class_token", (dim,)
+    yield from _linear(f"{name}.patch_embed", prod(model.video_patch) * 3, dim)
+    for number in range(model.video_layers):
+        yield from _vit_block(f"{name}.blocks.{number}", dim, model.mlp_ratio, False)
+    yield from _norm(f"{name}.norm", dim)
+
+
+def _planes(name: str, model: TokenizerModelConfig) -> Named:
     dim, planes = model.dim, model.latent.planes
-    attention = _linear(dim, 3 * dim) + _linear(dim, dim)
-    block = _linear(dim, 6 * dim) + attention + _mlp(dim, model.mlp_ratio)
-    return {
-        "plane embedding": sum(
-            _linear(each.patch_numbers, dim) + (1 + each.tokens) * dim for each in planes
-        ),
-        "time embedding": _linear(TIME_FREQUENCIES, dim) + _linear(dim, dim),
-        "label embedding": (model.classes + 1) * dim,
-        "blocks": model.layers * block,
-        "velocities": sum(
-            _linear(dim, 2 * dim) + _linear(dim, each.patch_numbers) for each in planes
-        ),
-    }
+    yield f"{name}.memory_position", (_parts(model.video_size, model.video_patch), dim)
+    for number, plane in enumerate(planes):
+        if model.plane_start == "pooled":
+            yield f"{name}.tokens.{number}.position", (plane.tokens, dim)
+        else:
+            yield f"{name}.tokens.{number}.plane", plane.shape
+            yield from _linear(f"{name}.tokens.{number}.embed", plane.patch_numbers, dim)
+    for number in range(model.plane_layers):
+        yield from _cross_block(f"{name}.blocks.{number}", dim, model.mlp_ratio)
+    yield from _norm(f"{name}.norm", dim)
+    for number, plane in enumerate(planes):
+        yield from _linear(f"{name}.heads.{number}.project", dim, plane.patch_numbers)
+
+
+def _linear_encoder(name: str, model: TokenizerModelConfig) -> Named:
+    """Analysis, and synthesis of all planes but the last."""
+    yield f"{name}.mean", (3,)
+    planes = model.latent.planes
+    for number, plane in enumerate(planes):
+        for half in ("analysis", "synthesis")[: 1 if plane is planes[-1] else 2]:
+            yield f"{name}.cells.{number}.{half}", (plane.channels, cell_numbers(model, plane))
+
+
+def _linear_decoder(name: str, model: TokenizerModelConfig) -> Named:
+    yield f"{name}.mean", (3,)
+    patch = prod(model.decoder_patch) * 3
+    for number, plane in enumerate(model.latent.planes):
+        places = cell_numbers(model, plane) // patch
+        yield f"{name}.cells.{number}.synthesis", (places, plane.channels, patch)
+
+
+def _generator(model: DiTModelConfig) -> Named:
+    dim, planes = model.dim, model.latent.planes
+    for number, plane in enumerate(planes):
+        yield f"planes.{number}.which", (dim,)
+        yield f"planes.{number}.position", (plane.tokens, dim)
+        yield from _linear(f"planes.{number}.embed", plane.patch_numbers, dim)
+    yield from _linear("time.up", TIME_FREQUENCIES, dim)
+    yield from _linear("time.out", dim, dim)
+    yield "label.weight", (model.classes + 1, dim)
+    for number in range(model.layers):
+        name = f"blocks.{number}"
+        yield from _linear(f"{name}.modulation", dim, 6 * dim)
+        yield from _attention(f"{name}.attention", dim, True, True)
+        yield from _mlp(f"{name}.mlp", dim, model.mlp_ratio)
+    for number, plane in enumerate(planes):
+        yield from _linear(f"velocities.{number}.modulation", dim, 2 * dim)
+        yield from _linear(f"velocities.{number}.head", dim, plane.patch_numbers)
+
+
+def _parts(whole: tuple[int, ...], part: tuple[int, ...]) -> int:
+    return prod(whole) // prod(part)

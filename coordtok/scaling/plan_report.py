@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from coordtok.scaling.checkpoints import CheckpointCosts, in_words
 from coordtok.scaling.plan import Plan, reading, warnings
 
 _GIB = 2.0**30
 
 
-def describe(plan: Plan, lanes: int | None) -> str:
-    """All of one plan, for people."""
-    return "\n".join(_lines(plan, lanes)) + "\n"
+def describe(plan: Plan, lanes: int | None, costs: CheckpointCosts | None = None) -> str:
+    """All of one plan, for people, and what its checkpoints cost to save and to load."""
+    return "\n".join(_lines(plan, lanes, costs)) + "\n"
 
 
 def side_by_side(plans: Sequence[Plan]) -> str:
@@ -26,8 +27,8 @@ def side_by_side(plans: Sequence[Plan]) -> str:
     )
 
 
-def as_dict(plan: Plan, lanes: int | None) -> dict[str, Any]:
-    """All of one plan, for programs: bytes, seconds, operations."""
+def as_dict(plan: Plan, lanes: int | None, costs: CheckpointCosts | None = None) -> dict[str, Any]:
+    """As `describe`, for programs: bytes, seconds, operations; files and bytes of each rank."""
     return {
         "run_dir": plan.run.run_dir,
         "deepspeed": plan.zero.source,
@@ -46,6 +47,7 @@ def as_dict(plan: Plan, lanes: int | None) -> dict[str, Any]:
         "mfu": plan.mfu,
         "reading": reading(plan),
         "checkpoint": plan.checkpoint,
+        "checkpoint_costs": None if costs is None else vars(costs),
         "days": plan.days,
         "gpu_hours": plan.device_hours,
         "kilowatt_hours": plan.kilowatt_hours,
@@ -53,7 +55,7 @@ def as_dict(plan: Plan, lanes: int | None) -> dict[str, Any]:
     }
 
 
-def _lines(plan: Plan, lanes: int | None) -> Iterator[str]:
+def _lines(plan: Plan, lanes: int | None, costs: CheckpointCosts | None) -> Iterator[str]:
     run, time = plan.run, plan.time
     total = sum(plan.parameters.values())
     yield f"parameters      {total / 1e6:,.1f} M"
@@ -81,6 +83,8 @@ def _lines(plan: Plan, lanes: int | None) -> Iterator[str]:
         f"checkpoint      {plan.checkpoint / _GIB:,.1f} GiB, "
         f"{plan.checkpoint / plan.ranks / _GIB:,.2f} GiB from each rank"
     )
+    if costs is not None:
+        yield "  saved {}\n  loaded {}".format(*in_words(costs))
     yield (
         f"whole run       {run.train.steps:,} updates: {_days(plan.days)}, "
         f"{plan.device_hours:,.0f} device hours, {plan.kilowatt_hours:,.0f} kWh"

@@ -6,6 +6,7 @@ checksums, manifests  a file's SHA-256; the files of a folder with size and SHA-
 json_files            JSON that any code here can go through, or what is wrong with it
 cache                 where files lie that can be had again
 slice_files           slices of tensors, checked piece by piece as they are read
+slice_layout          which of them lie in which file, and who reads what of it
 names                 file names from untrusted keys
 attempts              failing input, tried again with growing pauses
 stores                which of the next four reads a location that the user typed

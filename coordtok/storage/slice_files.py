@@ -47,16 +47,39 @@ class Span(NamedTuple):
 def pieces_of(held: Span, wanted: Span) -> list[Span]:
     """The pieces of a slice `held` by a file that together cover `wanted`, a part of it."""
     length = PIECE // ITEM
-    first = held.start + (wanted.start - held.start) // length * length
-    return [
-        Span(start, min(start + length, held.stop)) for start in range(first, wanted.stop, length)
-    ]
+    start, stop = read_for(held, wanted)
+    return [Span(first, min(first + length, stop)) for first in range(start, stop, length)]
+
+
+def read_for(held: Span, wanted: Span) -> Span:
+    """What is read of a slice `held` by a file for `wanted`, a part of it: whole pieces."""
+    length = PIECE // ITEM
+    before, beyond = wanted.start - held.start, wanted.stop - held.start
+    end = held.start + -(-beyond // length) * length
+    return Span(held.start + before // length * length, min(end, held.stop))
 
 
 def header_of(spans: Mapping[str, Span], digests: Mapping[str, str] | None = None) -> bytes:
     """What a file of `spans` begins with; of the same length whatever the digests are."""
     if digests is None:
-        digests = {key: "0" * _DIGEST * len(pieces_of(span, span)) for key, span in spans.items()}
+        digests = {key: "0" * _DIGEST * _count_pieces(span) for key, span in spans.items()}
+    text = _entries(spans, digests)
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def header_size(spans: Mapping[str, Span]) -> int:
+    """Bytes of `header_of(spans)`, without making its digests."""
+    size = len(_entries(spans, dict.fromkeys(spans, "")))
+    size += _DIGEST * sum(map(_count_pieces, spans.values()))
+    return 8 + size + -size % 8
+
+
+def _count_pieces(span: Span) -> int:
+    return -(-span.size * ITEM // PIECE)
+
+
+def _entries(spans: Mapping[str, Span], digests: Mapping[str, str]) -> bytes:
     metadata = {"starts": {key: span.start for key, span in spans.items()}, "sha256": digests}
     entries: dict[str, Any] = {"__metadata__": {k: json.dumps(v) for k, v in metadata.items()}}
     offset = 0
@@ -64,9 +87,7 @@ def header_of(spans: Mapping[str, Span], digests: Mapping[str, str] | None = Non
         end = offset + span.size * ITEM
         entries[key] = {"dtype": "F32", "shape": [span.size], "data_offsets": [offset, end]}
         offset = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return json.dumps(entries, separators=(",", ":")).encode()
 
 
 def write_slices(

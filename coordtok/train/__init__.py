@@ -12,8 +12,6 @@ ema                   the moving average of the weights
 checkpoint            everything that decides the next step, and how it comes back
 checkpoint_folder     which checkpoints are complete, and which one a path means
 checkpoint_index      what a checkpoint holds, and in which file
-checkpoint_plan       who writes and reads what of it: arithmetic alone
-checkpoint_costs      the same for a run that is to be, and for people
 saver                 saving while training goes on
 conversion            checkpoints of the former format; training does not import it
 resume, initialise    where a run starts: `--resume`, and `train.init_from`

@@ -21,18 +21,15 @@ from coordtok.errors import CheckpointError, ConfigError
 from coordtok.storage.files import replace_text
 from coordtok.storage.json_files import read_json
 from coordtok.storage.manifests import measure, write_manifest
+from coordtok.storage.slice_layout import EMA_KIND, MASTER, STATE_KIND, Cost
 from coordtok.train.checkpoint_index import (
-    EMA_KIND,
     INDEX,
     MANIFEST,
-    MASTER,
     STATE_FILE,
-    STATE_KIND,
     Index,
     check_facts,
     read_index,
 )
-from coordtok.train.checkpoint_plan import Cost
 from coordtok.train.ema import EMA
 from coordtok.train.masters import Masters
 from coordtok.train.slices import Slice, fill_slices

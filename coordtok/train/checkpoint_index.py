@@ -18,7 +18,7 @@ from coordtok.errors import CheckpointError
 from coordtok.storage.json_files import read_json
 from coordtok.storage.manifests import FileFacts, first_damage, read_manifest
 from coordtok.storage.slice_files import ITEM, Span
-from coordtok.train.checkpoint_plan import Layout, Run, runs_of
+from coordtok.storage.slice_layout import Layout, Run, runs_of
 
 MANIFEST = "manifest.json"
 INDEX = "index.json"
@@ -26,11 +26,6 @@ STATE_FILE = "state.json"
 FORMAT = "coordtok checkpoint"
 VERSION = 1
 
-MASTER = "master"
-EMA_KIND = "ema"
-STATE_KIND = "optimizer."
-"""Kinds of slices: weights as trained, their average, and (with its name behind it) a state of the
-optimiser."""
 _LARGEST = 2**60
 
 

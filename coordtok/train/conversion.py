@@ -24,18 +24,10 @@ from coordtok.storage.files import check_new, whole_folder
 from coordtok.storage.json_files import read_json
 from coordtok.storage.manifests import first_damage, read_manifest
 from coordtok.storage.slice_files import Span
+from coordtok.storage.slice_layout import EMA_KIND, MASTER, STATE_KIND, file_name
 from coordtok.train.checkpoint import write_facts
 from coordtok.train.checkpoint_folder import find_checkpoint
-from coordtok.train.checkpoint_index import (
-    EMA_KIND,
-    MANIFEST,
-    MASTER,
-    STATE_FILE,
-    STATE_KIND,
-    Holding,
-    Index,
-)
-from coordtok.train.checkpoint_plan import file_name
+from coordtok.train.checkpoint_index import MANIFEST, STATE_FILE, Holding, Index
 from coordtok.train.masters import Position
 from coordtok.train.optim import OPTIMIZERS
 from coordtok.train.slices import Slice, write_file

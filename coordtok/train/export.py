@@ -11,9 +11,10 @@ from coordtok.errors import CheckpointError
 from coordtok.pretrained.card import WEIGHTS, Card, Origin
 from coordtok.pretrained.read import first_difference
 from coordtok.pretrained.write import check_target, write_export
+from coordtok.storage.slice_layout import EMA_KIND, MASTER
 from coordtok.train.checkpoint import read_state, read_whole
 from coordtok.train.checkpoint_folder import find_checkpoint
-from coordtok.train.checkpoint_index import EMA_KIND, MASTER, DamagedCheckpoint, read_index
+from coordtok.train.checkpoint_index import DamagedCheckpoint, read_index
 from coordtok.train.tasks.kinds import task_class
 
 

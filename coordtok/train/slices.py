@@ -1,7 +1,7 @@
 """Slices of flattened parameters, in memory and in the files of a checkpoint.
 
 Each rank writes one file of what it owns; any number of ranks reads its own slices out of whichever
-files hold parts of them (`coordtok.train.checkpoint_plan` says which).
+files hold parts of them (`coordtok.storage.slice_layout` says which).
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from coordtok.storage.slice_files import SliceFile, Span, write_slices
+from coordtok.storage.slice_layout import Cost, file_name, key_of, reads_of, spans_of_file
 from coordtok.train.checkpoint_index import DamagedCheckpoint, Holding, Index
-from coordtok.train.checkpoint_plan import Cost, file_name, key_of, reads_of, spans_of_file
 
 
 class Slice(NamedTuple):

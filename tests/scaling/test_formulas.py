@@ -1,5 +1,6 @@
 """Parameters and FLOPs by formula are those of the models that are built and run."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.scaling.flops import clip_flops, training_step_flops
 from coordtok.scaling.operations import attention, product
-from coordtok.scaling.parameters import matrices, parameters
+from coordtok.scaling.parameters import matrices, parameters, shapes
 from coordtok.train.muon import orthogonalise
 
 
@@ -25,7 +26,9 @@ def test_parameters_are_those_of_the_built_model(name: str) -> None:
     config = load_config(name).model
     with torch.device("meta"):
         model = build_model(config)
-    assert sum(parameters(config).values()) == sum(each.numel() for each in model.parameters())
+    found = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    assert list(shapes(config).items()) == list(found.items())
+    assert sum(parameters(config).values()) == sum(map(math.prod, found.values()))
 
 
 def test_the_linear_path_counts() -> None:

@@ -10,11 +10,11 @@ import torch
 from coordtok import distributed
 from coordtok.config.load import load_config
 from coordtok.config.training import EMAConfig
+from coordtok.scaling.checkpoints import checkpoint_costs, zero_layouts
+from coordtok.storage.slice_layout import load_cost, runs_of
 from coordtok.train import optim
 from coordtok.train.checkpoint import TrainState, read_whole, restore
-from coordtok.train.checkpoint_costs import named_groups
 from coordtok.train.checkpoint_index import read_index
-from coordtok.train.checkpoint_plan import load_cost, plan, runs_of, save_cost, zero_layouts
 from coordtok.train.ema import EMA
 from coordtok.train.engine import build_engine, load_sharding
 from coordtok.train.saver import Saver
@@ -121,11 +121,15 @@ def header_size(path: Path) -> int:
 def check_plan(checkpoint: Path, masters, run, stage: int) -> None:
     """Real engines own and write what the plan of saving says."""
     model, index = Model(), read_index(checkpoint)
-    groups = [sizes for sizes, _ in named_groups(model, run.optim)]
-    layouts = zero_layouts(groups, distributed.world_size(), stage)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [
+        {names[id(each)]: each.numel() for each in group["params"]}
+        for group in optim.parameter_groups(model, run.optim)
+    ]
+    on = (distributed.world_size(), stage)
+    layouts = zero_layouts(groups, *on)
     assert {name: list(runs) for name, runs in index.runs.items()} == runs_of(layouts)
     assert layouts[0] == masters.layout
     kinds = {name: parameter.kinds for name, parameter in index.parameters.items()}
-    costs = [save_cost(layout, kinds) for layout in layouts]
-    assert [cost.bytes for cost in costs] == [facts.bytes for facts in index.files]
-    assert plan(kinds, layouts, layouts).saved == costs
+    costs = checkpoint_costs(groups, kinds, on, on)
+    assert [cost.bytes for cost in costs.saved] == [facts.bytes for facts in index.files]

@@ -10,11 +10,12 @@ import torch
 from safetensors import safe_open
 
 from coordtok.errors import CheckpointError
+from coordtok.scaling.checkpoints import zero_layouts
 from coordtok.storage.manifests import measure, write_manifest
 from coordtok.storage.slice_files import PIECE, Span
+from coordtok.storage.slice_layout import file_name, reads_of, runs_of
 from coordtok.train.checkpoint import read_whole, write_facts
 from coordtok.train.checkpoint_index import DamagedCheckpoint, Index, read_index
-from coordtok.train.checkpoint_plan import file_name, reads_of, runs_of, zero_layouts
 from coordtok.train.slices import Slice, fill_slices, write_file
 
 LONG = PIECE // 2

@@ -1,22 +1,25 @@
-"""Who writes and who reads what of a checkpoint: arithmetic alone, before any file is there.
+"""Which slices lie in which file, and who reads what of them: arithmetic, before any file is there.
 
-Every rank owns a span of every flattened parameter (of some none) and writes one file of them: its
-fp32 masters, the states of its optimiser and its averages, one slice of each kind for every span.
-A rank of whatever run reads the spans that its own overlap. Saving and loading decide by these
-functions, and `plan` counts with them what a run on any number of ranks will write and read.
+Every rank owns a span of every flattened parameter (of some none) and writes one file of them, with
+a slice of each kind for every span. A rank of whatever run reads the spans that its own overlap.
+Saving and loading decide by these functions, and plans count with them what ranks will write and
+read.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from coordtok.storage.slice_files import ITEM, Span, header_of, pieces_of
+from coordtok.storage.slice_files import ITEM, Span, header_size, read_for
 
 Layout = Mapping[str, Span]
 """What one rank owns, by parameter."""
 
-ZERO_ALIGNMENT = 2
-"""DeepSpeed pads a group of ZeRO 1 and 2 to a multiple of this many numbers a rank."""
+MASTER = "master"
+EMA_KIND = "ema"
+STATE_KIND = "optimizer."
+"""Kinds of slices: weights as trained, their average, and (with its name behind it) a state of the
+optimiser."""
 
 
 class Run(NamedTuple):
@@ -58,29 +61,6 @@ def file_name(rank: int) -> str:
 def key_of(kind: str, name: str) -> str:
     """What a slice is called in a file."""
     return f"{kind}/{name}"
-
-
-def zero_layouts(groups: Sequence[Mapping[str, int]], ranks: int, stage: int) -> Sequence[Layout]:
-    """What each rank owns, as DeepSpeed shares out `groups` of parameters, given by their sizes in
-    the optimiser's order.
-
-    ZeRO 1 and 2 lay a group end to end and cut it into one range a rank; ZeRO 3 cuts each parameter
-    into a share a rank, rounded up.
-    """
-    layouts: list[dict[str, Span]] = [{} for _ in range(ranks)]
-    for group in groups:
-        whole = sum(group.values())
-        aligned = ZERO_ALIGNMENT * ranks
-        range_size = math.ceil(whole / aligned) * aligned // ranks
-        offset = 0
-        for name, size in group.items():
-            if stage == 3:
-                offset, range_size = 0, math.ceil(size / ranks)
-            for rank in range(offset // range_size, math.ceil((offset + size) / range_size)):
-                own = Span(rank * range_size - offset, (rank + 1) * range_size - offset)
-                layouts[rank][name] = own.overlap(Span(0, size))
-            offset += size
-    return layouts
 
 
 def runs_of(layouts: Sequence[Layout]) -> dict[str, list[Run]]:
@@ -129,7 +109,12 @@ def spans_of_file(layout: Layout, kinds: Mapping[str, Sequence[str]]) -> dict[st
 def save_cost(layout: Layout, kinds: Mapping[str, Sequence[str]]) -> Cost:
     """What a rank that owns `layout` writes."""
     spans = spans_of_file(layout, kinds)
-    return Cost(1, len(header_of(spans)) + sum(span.size for span in spans.values()) * ITEM)
+    return Cost(1, header_size(spans) + share_bytes(layout, kinds))
+
+
+def share_bytes(layout: Layout, kinds: Mapping[str, Sequence[str]]) -> int:
+    """Of all kinds of what a rank owns."""
+    return sum(span.size * len(kinds[name]) for name, span in layout.items()) * ITEM
 
 
 def load_cost(
@@ -141,35 +126,8 @@ def load_cost(
     """What a rank that is to own `own` reads of files with headers of these sizes."""
     reads = reads_of(held, own)
     numbers = sum(
-        sum(piece.size for piece in pieces_of(read.held, read.wanted)) * len(kinds[read.name])
+        read_for(read.held, read.wanted).size * len(kinds[read.name])
         for of_file in reads.values()
         for read in of_file
     )
     return Cost(len(reads), sum(header_sizes[file] for file in reads) + numbers * ITEM)
-
-
-class Plan(NamedTuple):
-    """What saving and then loading cost each rank."""
-
-    saved: list[Cost]
-    loaded: list[Cost]
-    shares: list[int]
-    """Bytes of what each loading rank is to own."""
-
-
-def plan(
-    kinds: Mapping[str, Sequence[str]],
-    saving: Sequence[Layout],
-    loading: Sequence[Layout],
-) -> Plan:
-    """What it costs to save parameters that lie as `saving` and to load them as `loading`."""
-    held = runs_of(saving)
-    headers = [len(header_of(spans_of_file(layout, kinds))) for layout in saving]
-    return Plan(
-        [save_cost(layout, kinds) for layout in saving],
-        [load_cost(held, headers, layout, kinds) for layout in loading],
-        [
-            sum(span.size * len(kinds[name]) for name, span in layout.items()) * ITEM
-            for layout in loading
-        ],
-    )
