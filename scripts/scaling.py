@@ -2,6 +2,7 @@
 """Plan runs before they are paid for, and compare models under equal compute.
 
 python scripts/scaling.py plan --config tokenizer_l --gpus 8
+python scripts/scaling.py check
 python scripts/scaling.py run STUDY.yaml
 """
 
@@ -21,6 +22,7 @@ from coordtok.scaling.devices import DEVICES, device_named
 from coordtok.scaling.law_report import points_of, write_law
 from coordtok.scaling.memory import Zero
 from coordtok.scaling.plan import Plan, fewest_ranks, lanes_of, make_plan, measured_pace
+from coordtok.scaling.plan_plot import plot_memory
 from coordtok.scaling.plan_report import as_dict, describe, side_by_side
 from coordtok.scaling.ranking import as_table, ranking, write_ranking
 from coordtok.scaling.runner import run_study
@@ -31,11 +33,16 @@ from coordtok.storage.json_files import read_json
 MOST_RANKS = 8192
 """Whose files are looked at one by one."""
 PLAN = """What a training run would need: parameters, FLOPs, memory of a rank, time of an update,
-what loaders must give, checkpoints, days and energy, by arithmetic. What would keep it from working
-is named, with the nearest plan that works.
+what loaders must give, checkpoints, days and energy, by arithmetic, in under a second and without
+torch. What would keep it from working is named, with the nearest plan that works.
 
     python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 --gpus 8 --device h200
     python scripts/scaling.py plan --config tokenizer_l --days 7 --set train.steps=60000
+    python scripts/scaling.py plan --config my.yaml --gpus 8 --set train.micro_batch=null
+
+--set changes keys of the config (docs/config.md): train.steps, train.global_batch (all GPUs
+together), train.micro_batch (null: the largest that fits), train.activation_checkpointing=true for
+less memory.
 
 What a checkpoint costs each GPU to save and, on another number of them, to load:
 
@@ -44,6 +51,11 @@ What a checkpoint costs each GPU to save and, on another number of them, to load
 Several configs, JSONs or numbers of GPUs are put side by side:
 
     python scripts/scaling.py plan --config tokenizer_b tokenizer_l --gpus 8 64
+    python scripts/scaling.py plan --config tokenizer_l --deepspeed zero1 zero3 --plot m.png
+
+"MFU" is the share of the device's peak rate that the mathematics takes; "alone" Python's time that
+nothing hides; "exposed" sending that no backward pass hides. `!` marks what does not fit. How far
+the figures can be trusted: scaling.py check, docs/scaling.md.
 """
 RUN = """Train the configs of a study under equal compute, and print a table of what they reached.
 
@@ -56,6 +68,18 @@ ordinary training run in the study's folder. A study that was killed goes on whe
 again; finished runs are left alone, and one that fails is started once more. With `decay` in the
 study what its budgets have in common is trained once.
 """
+CHECK = """What plans say beside what is found on this machine:
+
+    parameters   of every preset                       the built model's, tensor by tensor (equal)
+    flops        of a clip, every preset               torch's counter (1 %)
+    activations  bytes kept for the backward pass      what autograd saves (5 %)
+    memory       of a rank                             traced allocations, a GPU's peak (10 %)
+    messages     bytes that two ranks hand in          DeepSpeed's comms logger (equal)
+    time         of an update, calibrated by probes    the clock (15 % in the median)
+
+    python scripts/scaling.py check                    # all of them: some minutes
+    python scripts/scaling.py check memory time        # these two
+"""
 FIT = """How held-out loss falls with parameters and clips, from the finished runs of a study:
 
     L = E + A / N^a + B / D^b
@@ -65,13 +89,20 @@ law.png and runs.csv are left in the study's folder. Runs that cannot carry a la
 a study for one has `budgets`, several, and configs of several sizes.
 """
 
+TABLES = ("parameters", "flops", "activations", "memory", "messages", "time")
+
 
 def parse_args() -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="plan|run|fit", help="each has a --help"
+        dest="command", required=True, metavar="plan|check|run|fit", help="each has a --help"
     )
     _add_plan(commands.add_parser("plan", description=PLAN, help="what a run would need"))
+    check = commands.add_parser("check", description=CHECK, help="plans beside what is found")
+    check.add_argument(
+        "tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)} (default: all)"
+    )
+    check.add_argument("--json", metavar="PATH", help="write the tables there too")
     _add_run(commands.add_parser("run", description=RUN, help="train the configs of a study"))
     fit = commands.add_parser("fit", description=FIT, help="a law from the runs of a study")
     fit.add_argument("study", metavar="STUDY.yaml", help="whose finished runs are taken")
@@ -121,6 +152,7 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
         "(some seconds, where there are a thousand)",
     )
     plan.add_argument("--json", metavar="PATH", help="write the plans there too")
+    plan.add_argument("--plot", metavar="PNG", help="draw a rank's memory, a bar for each plan")
     plan.add_argument(
         "--set", nargs="+", default=[], metavar="key.path=value", help="changes to all configs"
     )
@@ -143,7 +175,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 @cli.exit_on_user_error
 def main() -> int:
     args = parse_args()
-    return {"plan": _plan, "run": _run, "fit": _fit}[args.command](args)
+    commands = {"plan": _plan, "check": _check, "run": _run, "fit": _fit}
+    return commands[args.command](args)
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -166,6 +199,8 @@ def _plan(args: argparse.Namespace) -> int:
     if args.json is not None:
         found = [as_dict(*one) for one in each]
         write_whole(Path(args.json), (json.dumps(found, indent=1) + "\n").encode())
+    if args.plot is not None:
+        plot_memory(plans, Path(args.plot))
     print(describe(*each[0]) if len(plans) == 1 else side_by_side(plans), end="")
     return 0
 
@@ -180,6 +215,26 @@ def _costs(plan: Plan, loading: int | None) -> CheckpointCosts | None:
         )
     stage = plan.zero.stage
     return checkpoint_costs(*contents(plan.run), (plan.ranks, stage), (loading, stage))
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Exit code 1 if a table does not hold."""
+    for name in args.tables:
+        if name not in TABLES:
+            raise ConfigError(f"there is no table {name}; choose of {', '.join(TABLES)}")
+    from coordtok.benchmarks.plan_check import check
+    from coordtok.benchmarks.table import check_json_path, machine_facts
+
+    check_json_path(args.json)
+    found: dict[str, Any] = {"machine": machine_facts()}
+    holds = True
+    for name, table in check(args.tables or TABLES):
+        print(table.text(), flush=True)
+        found[name] = table.as_dict()
+        holds = holds and table.holds
+    if args.json is not None:
+        write_whole(Path(args.json), (json.dumps(found, indent=1) + "\n").encode())
+    return 0 if holds else 1
 
 
 def _fit(args: argparse.Namespace) -> int:

@@ -32,6 +32,8 @@ _MOST_CELLS = 6000
 _LEAST_STD = 1e-6
 _OVERSAMPLING = 16
 _POWER_ITERATIONS = 3
+BY_PLACE = frozenset({"cpu"})
+"""Devices that decode all patches of one place together."""
 
 
 def cell_size(plane: Plane, video: Size3) -> Size3:
@@ -130,7 +132,7 @@ class CellSynthesis(nn.Module):
         # embedding, because its gradient is the same on every run, unlike that of indexing.
         read_BNC = F.embedding(node_BN, plane_BRSC.float().flatten(0, 2))
         synthesis_KCQ = self.synthesis.float()
-        if read_BNC.device.type == "cpu":
+        if read_BNC.device.type in BY_PLACE:
             return _products_by_place(read_BNC, within_BN, synthesis_KCQ)
         table_BND = F.embedding(within_BN, synthesis_KCQ.flatten(1))
         table_BNCQ = table_BND.unflatten(-1, synthesis_KCQ.shape[1:])

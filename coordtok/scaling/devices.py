@@ -1,6 +1,7 @@
 """What accelerators can do, from their makers' data sheets (dense matrix rates, no sparsity)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from coordtok.errors import ConfigError
 
@@ -29,6 +30,13 @@ class Device:
     """Of the rate, what attention reaches."""
     launch: float = 4e-6
     """Seconds from the start of one kernel to that of the next, if neither has anything to do."""
+    python: float = 1.2e-5
+    """Seconds of the host to launch a kernel of an eager step; on a CPU beside its own work."""
+
+    @property
+    def kind(self) -> Literal["cpu", "cuda"]:
+        """As torch calls it."""
+        return "cpu" if self.name.startswith("cpu") else "cuda"
 
 
 _TERA, _GIB = 1e12, 2.0**30
@@ -62,7 +70,8 @@ DEVICES = {
         Device(
             "cpu-2", 0.1 * _TERA, 0.24 * _TERA, 24 * _GIB, 12e9, 5e9, 60,
             "measured: two Intel Xeon cores with AVX-512 and no AMX, 132 of 180 to 270 GFLOP/s in "
-            "training (docs/performance.md)", launch=2e-5,
+            "training (docs/performance.md)", launch=0.0,
+            python=2e-5,
         ),
     )
 }  # fmt: skip

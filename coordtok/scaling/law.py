@@ -27,6 +27,8 @@ _GRID, _FINE_GRID = 24, 7
 _TURNS = 9
 _DRAWS = 100
 INTERVAL = (0.05, 0.95)
+SAME_BUDGET = 0.8
+"""Of a run's compute, down to which another is of the same budget."""
 _NOTHING = 1e-3
 """Of a loss: changes below that are none."""
 
@@ -40,6 +42,8 @@ class Point(NamedTuple):
     """Seen in training, repetitions counted."""
     flops: float
     loss: float
+    epochs: float = math.nan
+    """How often it saw each sample of its shards; nan where their index is not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +133,23 @@ def check(points: Sequence[Point]) -> None:
         )
 
 
-def left_out(points: Sequence[Point], seed: int = 0) -> tuple[Point, tuple[float, float]]:
-    """The run of the most compute, and where a law of the others says that its loss lies.
+def largest_budget(points: Sequence[Point]) -> list[Point]:
+    """The runs of the most compute, equal but for rounding to steps, largest model first."""
+    most = max(each.flops for each in points)
+    runs = [each for each in points if each.flops > SAME_BUDGET * most]
+    return sorted(runs, key=lambda each: -each.parameters)
+
+
+def left_out(
+    points: Sequence[Point], held_back: Sequence[Point], seed: int = 0
+) -> list[tuple[float, float]]:
+    """Where a law of the other runs says that the losses of those held back lie.
 
     Raises:
         DataError: the others cannot carry a law.
     """
-    largest = max(points, key=lambda each: each.flops)
-    rest = [each for each in points if each is not largest]
-    return largest, fit_law(rest, seed).prediction(largest.parameters, largest.clips)
+    fit = fit_law([each for each in points if each not in held_back], seed)
+    return [fit.prediction(each.parameters, each.clips) for each in held_back]
 
 
 def parabola_minimum(points: Sequence[Point]) -> float | None:

@@ -5,16 +5,27 @@ Losses are the squared error of the held-out clips' mean PSNR, 10^(-PSNR / 10): 
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from coordtok.errors import ConfigError, DataError
-from coordtok.scaling.law import INTERVAL, Fit, Point, fit_law, left_out, parabola_minimum
+from coordtok.scaling.law import (
+    INTERVAL,
+    SAME_BUDGET,
+    Fit,
+    Point,
+    fit_law,
+    largest_budget,
+    left_out,
+    parabola_minimum,
+)
 from coordtok.scaling.parameters import parameters
 from coordtok.scaling.ranking import SCORE, is_finished, scores
 from coordtok.scaling.study import StudyRun
 from coordtok.storage.files import write_whole
+from coordtok.storage.json_files import read_json
 
 _AHEAD = (3, 10, 30)
 """Budgets that are looked ahead to, in units of the largest that was spent."""
@@ -52,7 +63,17 @@ def _point(run: StudyRun) -> Point:
     psnr = scores(run)[last][SCORE]
     size = sum(parameters(run.config.model).values())
     clips = last * run.config.train.global_batch
-    return Point(f"{run.name}-{run.seed}", size, clips, run.flops, 10 ** (-psnr / 10))
+    loss = 10 ** (-psnr / 10)
+    return Point(f"{run.name}-{run.seed}", size, clips, run.flops, loss, clips / _samples(run))
+
+
+def _samples(run: StudyRun) -> float:
+    """In the run's shards, if their index lies on this machine."""
+    try:
+        indices = [read_json(Path(each.path) / "index.json") for each in run.config.data.shards]
+        return float(sum(len(shard["samples"]) for index in indices for shard in index["shards"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.nan
 
 
 def _as_csv(points: Sequence[Point]) -> str:
@@ -77,24 +98,33 @@ def _lines(points: Sequence[Point], fit: Fit) -> Iterator[str]:
     for name in ("E", "a", "b"):
         low, high = fit.interval(lambda law, name=name: getattr(law, name))  # type: ignore[misc]
         yield f"- {name} = {getattr(law, name):.4g} [{low:.4g}, {high:.4g}]"
+    epochs = [each.epochs for each in points if math.isfinite(each.epochs)]
+    if epochs:
+        yield ""
+        yield (
+            f"D counts repetitions: the runs saw each sample of their shards {min(epochs):.1f} to "
+            f"{max(epochs):.1f} times, a window of it each time."
+        )
     yield from _check(points)
     yield from _best_sizes(points, fit)
     yield from _parabolas(points, fit)
 
 
 def _check(points: Sequence[Point]) -> Iterator[str]:
-    yield ""
-    try:
-        largest, (low, high) = left_out(points)
-    except DataError as error:
-        yield f"Without its largest run the study cannot carry a law: {error}."
-        return
-    inside = "inside" if low <= largest.loss <= high else "OUTSIDE"
-    yield (
-        f"Left out of the fit, the run of the most compute ({largest.name}) has a loss of "
-        f"{largest.loss:.5g}, {inside} the interval that the others predict, [{low:.5g}, "
-        f"{high:.5g}]."
-    )
+    """The largest run left out of the fit, and all runs of the largest budget."""
+    runs = largest_budget(points)
+    for held_back, what in ((runs[:1], "largest run"), (runs, "largest budget")):
+        yield ""
+        try:
+            intervals = left_out(points, held_back)
+        except DataError as error:
+            yield f"Without its {what} the study cannot carry a law: {error}."
+            continue
+        yield f"The {what} left out of the fit, losses beside what the other runs predict:"
+        yield ""
+        for run, (low, high) in zip(held_back, intervals):
+            inside = "inside" if low <= run.loss <= high else "OUTSIDE"
+            yield f"- {run.name}: {run.loss:.5g}, {inside} [{low:.5g}, {high:.5g}]"
 
 
 def _best_sizes(points: Sequence[Point], fit: Fit) -> Iterator[str]:
@@ -135,7 +165,7 @@ def _budgets(points: Sequence[Point]) -> list[tuple[float, list[Point]]]:
     ordered = sorted(points, key=lambda each: each.flops)
     groups: list[list[Point]] = []
     for each in ordered:
-        if groups and each.flops < 1.25 * groups[-1][0].flops:
+        if groups and SAME_BUDGET * each.flops < groups[-1][0].flops:
             groups[-1].append(each)
         else:
             groups.append([each])

@@ -1,10 +1,14 @@
 """Memory of one rank under ZeRO, by what it holds: a formula, without torch.
 
 Parameters, gradients and states are sharded as DeepSpeed does: stage 1 shards masters and states,
-stage 2 gradients too, stage 3 weights too, of which what a few layers need is gathered for a while.
-Masters, both moments (Muon: one momentum of its matrices) and the EMA are float32 in any case.
+stage 2 gradients too, stage 3 weights too. Masters, both moments (Muon: one momentum of its
+matrices) and the EMA are float32 in any case. Most is held either when a backward pass begins
+(activations, gathered weights, the bucket that gradients are summed in, which DeepSpeed makes as
+large as the JSON says, however small the model is) or in the update (float32 gradients and the
+optimiser's temporaries).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,13 +18,24 @@ from coordtok.config.schema import RunConfig
 from coordtok.config.sharding import read_sharding
 from coordtok.errors import ConfigError
 from coordtok.scaling.activations import activation_bytes
-from coordtok.scaling.parameters import matrices, parameters
+from coordtok.scaling.parameters import matrices, parameters, sizes
 
 FLOAT = 4
 _BUCKET = 5e8
 """Numbers of a bucket of gradients and of gathered weights, DeepSpeed's default."""
-_LIVE = 1e9
-"""Numbers that stage 3 keeps gathered at most, DeepSpeed's default."""
+_LIVE = _REUSE = 1e9
+"""Numbers that stage 3 keeps gathered at most, and those between two uses of a weight up to which
+it stays gathered, DeepSpeed's defaults."""
+_PREFETCH = 5e7
+_PERSISTENCE = 1e5
+"""Numbers of a tensor up to which stage 3 keeps it whole, DeepSpeed's default."""
+_SUB_GROUP = 1e9
+"""Numbers that stage 3 updates at once, DeepSpeed's default."""
+_MUON_AT_ONCE = 2**26
+"""Numbers of matrices that Muon orthogonalises at once (train.muon), in three copies."""
+TEMPORARIES = {"cpu": 2, "cuda": 0}
+"""Copies of what it updates that torch's AdamW makes: a root and a quotient; none where it is one
+kernel (train.optim)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,8 @@ class Zero:
     offload_param: bool = False
     bucket: float = _BUCKET
     live: float = _LIVE
+    reuse: float = _REUSE
+    persistence: float = _PERSISTENCE
     source: str = ""
 
     @classmethod
@@ -42,12 +59,20 @@ class Zero:
         Raises:
             ConfigError: as `read_sharding`, or no stage from 0 to 3.
         """
-        config = read_sharding(name_or_path)
+        return cls.of(read_sharding(name_or_path), name_or_path)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], source: str) -> "Zero":
+        """Of what a DeepSpeed JSON holds.
+
+        Raises:
+            ConfigError: no stage from 0 to 3.
+        """
         section = _section(config, "zero_optimization")
         stage = section.get("stage")
         if stage not in (0, 1, 2, 3):
             raise ConfigError(
-                f"zero_optimization.stage is {stage} in {name_or_path}; it must be 0, 1, 2 or 3"
+                f"zero_optimization.stage is {stage} in {source}; it must be 0, 1, 2 or 3"
             )
         return cls(
             stage,
@@ -56,20 +81,24 @@ class Zero:
             _section(section, "offload_param").get("device", "none") != "none",
             _number(section, "reduce_bucket_size", _BUCKET),
             _number(section, "stage3_max_live_parameters", _LIVE),
-            name_or_path,
+            max(
+                _number(section, "stage3_max_reuse_distance", _REUSE),
+                # What is fetched ahead is not released before its use.
+                2 * _number(section, "stage3_prefetch_bucket_size", _PREFETCH),
+            ),
+            _number(section, "stage3_param_persistence_threshold", _PERSISTENCE),
+            source,
         )
 
 
-def rank_memory(run: RunConfig, zero: Zero, ranks: int, micro_batch: int) -> dict[str, float]:
-    """Bytes on one rank's device, by what they are for."""
-    count = sum(parameters(run.model).values())
-    return {
-        **rank_states(run, zero, ranks),
-        "activations": micro_batch * activation_bytes(run, zero.number),
-        "gathered": zero.number * min(zero.live, count) if zero.stage == 3 and ranks > 1 else 0.0,
-        "buckets": zero.number * min(zero.bucket, count) if zero.stage >= 2 and ranks > 1 else 0.0,
-        "clips": micro_batch * input_bytes(run.model),
-    }
+def rank_memory(
+    run: RunConfig, zero: Zero, ranks: int, micro_batch: int, kind: str = "cuda"
+) -> dict[str, float]:
+    """Bytes on one rank's device when most is held, by what they are for. kind: "cuda" or "cpu"."""
+    backward = _backward(run, zero, ranks, micro_batch)
+    update = {"update": _update(run, zero, ranks, kind)}
+    most = max(backward, update, key=lambda parts: sum(parts.values()))
+    return {**rank_states(run, zero, ranks), **most}
 
 
 def rank_states(run: RunConfig, zero: Zero, ranks: int) -> dict[str, float]:
@@ -77,13 +106,52 @@ def rank_states(run: RunConfig, zero: Zero, ranks: int) -> dict[str, float]:
     count = sum(parameters(run.model).values())
     owned = _share(count, ranks, zero, 1)
     kept = 0.0 if zero.offload_optimizer else float(FLOAT)
-    return {
-        "weights": 0.0 if zero.offload_param else zero.number * _share(count, ranks, zero, 3),
-        "gradients": zero.number * _share(count, ranks, zero, 2),
+    weights = 0.0 if zero.offload_param else zero.number * _share(count, ranks, zero, 3)
+    found = {
+        "weights": weights,
         "masters": kept * owned,
         "optimizer": kept * _share(states(run), ranks, zero, 1),
         "EMA": kept * owned if run.ema.decay > 0 else 0.0,
     }
+    if zero.stage == 3:
+        whole = [each for each in sizes(run.model) if each <= zero.persistence]
+        found["small weights, whole"] = zero.number * sum(whole) if ranks > 1 else 0.0
+        found["gradients"] = 0.0 if zero.offload_optimizer else zero.number * owned
+        found["bucket"] = zero.number * zero.bucket
+    return found
+
+
+def _backward(run: RunConfig, zero: Zero, ranks: int, micro_batch: int) -> dict[str, float]:
+    """What is held beside the states when a backward pass begins, the last of an update."""
+    count = sum(parameters(run.model).values())
+    found = {
+        "activations": micro_batch * activation_bytes(run, zero.number),
+        "clips": float(micro_batch * input_bytes(run.model)),
+    }
+    if zero.stage == 3:
+        large = sum(each for each in sizes(run.model) if each > zero.persistence)
+        gathered = min(large, zero.live, zero.reuse / 2)
+        found["gathered"] = zero.number * gathered if ranks > 1 else 0.0
+        return found
+    accumulated = (
+        _share(count, ranks, zero, 2) if run.train.global_batch > ranks * micro_batch else 0
+    )
+    found["gradients"] = zero.number * accumulated
+    found["bucket"] = zero.number * zero.bucket if zero.stage else 0.0
+    return found
+
+
+def _update(run: RunConfig, zero: Zero, ranks: int, kind: str) -> float:
+    """What is held beside the states in an update: nothing where the host makes it."""
+    if zero.offload_optimizer:
+        return 0.0
+    owned = _share(sum(parameters(run.model).values()), ranks, zero, 1)
+    if zero.stage == 3:
+        owned = min(owned, _SUB_GROUP)
+    if run.optim.name != "muon":
+        return FLOAT * owned * (1 + TEMPORARIES[kind])
+    of_matrices = sum(rows * columns for rows, columns in matrices(run.model))
+    return FLOAT * (owned + 3 * min(of_matrices, _MUON_AT_ONCE))
 
 
 def host_memory(run: RunConfig, zero: Zero, ranks: int) -> float:
@@ -122,7 +190,7 @@ def _share(numbers: float, ranks: int, zero: Zero, sharded_from: int) -> float:
     return numbers / ranks if zero.stage >= sharded_from else numbers
 
 
-def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
+def _section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = config.get(key)
     return value if isinstance(value, dict) else {}
 

@@ -5,19 +5,22 @@ from pathlib import Path
 
 from coordtok.config.schema import RunConfig
 from coordtok.errors import ConfigError
-from coordtok.scaling.memory import Zero, rank_states
+from coordtok.scaling.memory import FLOAT, Zero, rank_states
+from coordtok.scaling.parameters import parameters
 
 _MEMORY = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 
 
 def state_bytes(run: RunConfig, ranks: int, stage: int, weight_bytes: int) -> int:
-    """Of each of `ranks` under ZeRO `stage`, its weights of `weight_bytes` a number: these, their
-    gradients, masters, the optimiser's states and the EMA.
+    """Of each of `ranks` under ZeRO `stage`, its weights of `weight_bytes` a number: these,
+    masters, the optimiser's states, the EMA and float32 gradients.
 
     A lower bound of what training takes: activations and buffers come on top.
     """
-    return int(sum(rank_states(run, Zero(stage, weight_bytes), ranks).values()))
+    held = rank_states(run, Zero(stage, weight_bytes, bucket=0), ranks)
+    owned = sum(parameters(run.model).values()) / ranks
+    return int(sum(held.values()) + FLOAT * owned)
 
 
 def check_memory(needed: int, what: str, fix: str) -> None:

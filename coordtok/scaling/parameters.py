@@ -78,6 +78,19 @@ def shapes(model: ModelConfig) -> Mapping[str, Shape]:
     return dict(_generator(model) if isinstance(model, DiTModelConfig) else _tokenizer(model))
 
 
+def sizes(model: ModelConfig) -> list[int]:
+    """Numbers of each parameter, in that order."""
+    return [prod(shape) for shape in shapes(model).values()]
+
+
+def without_gradient(model: ModelConfig) -> int:
+    """Numbers of parameters that no loss reaches: positions of features that no plane block
+    reads."""
+    if isinstance(model, DiTModelConfig) or model.plane_layers:
+        return 0
+    return prod(shapes(model)["encoder.planes.memory_position"])
+
+
 def cell_numbers(model: TokenizerModelConfig, plane: Plane) -> int:
     """Numbers of all pixels behind a node of a plane (models.linear_path)."""
     return prod(model.video_size) * 3 // prod(plane.size)

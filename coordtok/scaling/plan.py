@@ -132,9 +132,9 @@ def make_plan(
         largest,
         parameters(run.model),
         training_step_flops(run),
-        rank_memory(run, zero, ranks, micro_batch),
+        rank_memory(run, zero, ranks, micro_batch, device.kind),
         host_memory(run, zero, ranks),
-        _at_pace(time, pace),
+        time.at(pace),
         checkpoint_bytes(run),
     )
 
@@ -193,7 +193,7 @@ def measured_pace(result: Any, device: Device, kind: str) -> float:
     zero = Zero(1, 2 if precision.get("enabled") else FLOAT)
     micro_batch = run.train.micro_batch or run.train.global_batch
     planned = step_time(run, zero, device, 1, micro_batch, device.link)
-    return seconds / planned.device
+    return (seconds - planned.alone) / planned.device
 
 
 def reading(plan: Plan) -> dict[str, float]:
@@ -262,13 +262,12 @@ def warnings(plan: Plan, lanes: int | None) -> Iterator[str]:
 
 
 def _largest_micro_batch(run: RunConfig, zero: Zero, device: Device, ranks: int) -> int:
-    """Of those that divide a rank's batch the largest that fits, or 0; every clip takes the
-    same."""
-    none, one = (sum(rank_memory(run, zero, ranks, each).values()) for each in (0, 1))
-    clips = (MEMORY_SHARE * device.memory - none) / (one - none)
-    return max(
-        (each for each in _divisors(run.train.global_batch // ranks) if each <= clips), default=0
-    )
+    """Of those that divide a rank's batch the largest that fits, or 0."""
+    for micro_batch in reversed(_divisors(run.train.global_batch // ranks)):
+        memory = rank_memory(run, zero, ranks, micro_batch, device.kind)
+        if sum(memory.values()) <= MEMORY_SHARE * device.memory:
+            return micro_batch
+    return 0
 
 
 def _what_fits(plan: Plan) -> str:
@@ -281,7 +280,7 @@ def _what_fits(plan: Plan) -> str:
     for count in (ranks * 2**power for power in range(8)):
         for tried, what in ((run, ""), (less, " and train.activation_checkpointing=true")):
             for zero in stages:
-                memory = rank_memory(tried, zero, count, 1)
+                memory = rank_memory(tried, zero, count, 1, plan.device.kind)
                 if sum(memory.values()) <= MEMORY_SHARE * plan.device.memory:
                     many = f" on {count} devices" if count > ranks else ""
                     return f"ZeRO-{zero.stage}{many} with train.micro_batch=1{what} fits"
@@ -295,17 +294,3 @@ def _lanes(ranks: int) -> str:
 
 def _divisors(number: int) -> list[int]:
     return [each for each in range(1, number + 1) if number % each == 0]
-
-
-def _at_pace(time: StepTime, pace: float) -> StepTime:
-    """The device's work slower or faster than planned; sending and Python as they are."""
-    backward = pace * time.backward
-    return replace(
-        time,
-        forward=pace * time.forward,
-        backward=backward,
-        recomputed=pace * time.recomputed,
-        between=pace * time.between,
-        optimizer=pace * time.optimizer,
-        exposed=max(0.0, time.communication - backward),
-    )

@@ -7,20 +7,25 @@ hidden behind the backward pass as far as that is long enough.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordtok.config.schema import RunConfig
 from coordtok.scaling.activations import kept_for_backward
+from coordtok.scaling.collectives import link_bytes
 from coordtok.scaling.devices import Device
 from coordtok.scaling.flops import NEWTON_SCHULZ_STEPS, newton_schulz
-from coordtok.scaling.memory import FLOAT, Zero, states
+from coordtok.scaling.memory import Zero
 from coordtok.scaling.operations import Operation, operations
 from coordtok.scaling.parameters import matrices, parameters
 
 _KERNELS_BETWEEN = 2
 """Kernels without a product for each one with, forward: norms, activations, sums."""
-_PYTHON = 1.2e-5
-"""Seconds of the host for a kernel of an eager step, measured on recent CPUs."""
+_UPDATE_BYTES = {"cpu": 108, "cuda": 56}
+"""Bytes read and written for a weight in an update: 80 by torch's AdamW operation by operation, 28
+where it is one kernel, the rest by the gradient's norm, its clipping, and copies to and from the
+weights that compute."""
+_AVERAGE_BYTES = 12
+"""Likewise by its average."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class StepTime:
     """What of it nothing hides."""
     host: float
     """Python's time to launch it all, which must stay below the device's."""
+    alone: float
+    """Likewise on a CPU, where no device works meanwhile."""
 
     @property
     def device(self) -> float:
@@ -48,7 +55,20 @@ class StepTime:
 
     @property
     def total(self) -> float:
-        return max(self.device + self.exposed, self.host)
+        return max(self.device + self.exposed, self.host) + self.alone
+
+    def at(self, pace: float) -> "StepTime":
+        """The device's work slower or faster; sending and Python as they are."""
+        backward = pace * self.backward
+        return replace(
+            self,
+            forward=pace * self.forward,
+            backward=backward,
+            recomputed=pace * self.recomputed,
+            between=pace * self.between,
+            optimizer=pace * self.optimizer,
+            exposed=max(0.0, self.communication - backward),
+        )
 
 
 def step_time(
@@ -69,9 +89,10 @@ def step_time(
         recomputed = _seconds(again, device, zero.number, micro_batch)
     kept = sum(part.plain for part in kept_for_backward(run, zero.number).values())
     between = 3 * kept * micro_batch / device.bandwidth
-    sent = communication_bytes(run, zero, ranks, passes)
+    sent = link_bytes(run, zero, ranks, passes)
     communication = sent / link if ranks > 1 else 0.0
-    launches = sum(each.times for each in made) * (1 + _KERNELS_BETWEEN) * 3
+    launches = passes * sum(each.times for each in made) * (1 + _KERNELS_BETWEEN) * 3
+    python = launches * device.python
     return StepTime(
         forward=passes * forward,
         backward=passes * backward,
@@ -80,18 +101,9 @@ def step_time(
         optimizer=_update(run, device, ranks),
         communication=communication,
         exposed=max(0.0, communication - passes * backward),
-        host=passes * launches * _PYTHON if device.launch < 1e-5 else 0.0,
+        host=0.0 if device.kind == "cpu" else python,
+        alone=python if device.kind == "cpu" else 0.0,
     )
-
-
-def communication_bytes(run: RunConfig, zero: Zero, ranks: int, passes: int) -> float:
-    """What a rank sends for one update: gradients to their owners, weights from theirs, under stage
-    3 weights before each forward and each backward pass and gradients after each."""
-    count = sum(parameters(run.model).values())
-    all_of_it = zero.number * count * (ranks - 1) / ranks
-    if zero.stage == 3:
-        return 3 * passes * all_of_it
-    return (1 + (passes if zero.stage == 2 else 1)) * all_of_it
 
 
 def _seconds(made: Iterable[Operation], device: Device, number: int, clips: int) -> float:
@@ -113,11 +125,11 @@ def _seconds(made: Iterable[Operation], device: Device, number: int, clips: int)
 
 
 def _update(run: RunConfig, device: Device, ranks: int) -> float:
-    """Masters, gradients, states and EMA are read and written once; Muon orthogonalises in float32,
-    its matrices shared out over the ranks."""
+    """Memory traffic of AdamW and of the average; Muon orthogonalises in float32, its matrices
+    shared out over the ranks."""
     count = sum(parameters(run.model).values())
-    moved = FLOAT * (2 * (2 * count + states(run)) + count) / ranks
-    seconds = moved / device.bandwidth
+    each = _UPDATE_BYTES[device.kind] + (_AVERAGE_BYTES if run.ema.decay > 0 else 0)
+    seconds = each * count / ranks / device.bandwidth
     if run.optim.name == "muon":
         shapes = matrices(run.model)
         work = sum(newton_schulz(*shape) for shape in shapes) / ranks

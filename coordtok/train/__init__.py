@@ -6,6 +6,7 @@ tasks/                what is particular to a tokenizer and to a generator
 engine                from a DeepSpeed JSON and a config to a DeepSpeed engine
 masters               how DeepSpeed lays out the weights that it trains and their optimiser's states
 slices                slices of them in memory and files
+messages              what DeepSpeed's comms logger counts
 optim                 parameter groups, optimiser and learning rate
 muon                  Muon for weight matrices, on weights that lie in slices
 ema                   the moving average of the weights

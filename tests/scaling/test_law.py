@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from coordtok.errors import DataError
-from coordtok.scaling.law import Law, Point, fit_law, left_out, parabola_minimum
+from coordtok.scaling.law import (
+    Law,
+    Point,
+    fit_law,
+    largest_budget,
+    left_out,
+    parabola_minimum,
+)
 from coordtok.scaling.law_report import points_of, write_law
 from coordtok.scaling.study import StudyRun, load_study, study_runs
 
@@ -58,10 +65,14 @@ def test_intervals_hold_the_truth_at_their_rate() -> None:
 
 def test_the_largest_run_lies_where_the_others_say_and_a_worse_one_does_not() -> None:
     points = ladder(0.005)
-    largest, (low, high) = left_out(points)
-    assert largest.flops == max(each.flops for each in points)
-    assert low <= TRUE.loss(largest.parameters, largest.clips) <= high
-    assert not low <= 1.2 * largest.loss <= high
+    runs = largest_budget(points)
+    assert len(runs) == 7
+    assert runs[0].parameters == max(each.parameters for each in points)
+    ((low, high),) = left_out(points, runs[:1])
+    assert low <= TRUE.loss(runs[0].parameters, runs[0].clips) <= high
+    assert not low <= 1.2 * runs[0].loss <= high
+    for run, (low, high) in zip(runs, left_out(points, runs)):
+        assert low <= TRUE.loss(run.parameters, run.clips) <= high
 
 
 def test_losses_that_do_not_depend_on_size_say_so(tmp_path: Path) -> None:

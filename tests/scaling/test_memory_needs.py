@@ -9,16 +9,18 @@ from coordtok.errors import ConfigError
 from coordtok.scaling import memory_needs
 from coordtok.scaling.memory import input_bytes
 from coordtok.scaling.memory_needs import check_memory, free_memory, state_bytes
-from coordtok.scaling.parameters import parameters
+from coordtok.scaling.parameters import parameters, sizes
 
 
 def test_what_a_rank_holds_by_stage_and_precision() -> None:
     run = load_config("tokenizer_l", ["ema.decay=0.999"])
     count = sum(parameters(run.model).values())
     assert state_bytes(run, 1, 1, 4) == count * (4 + 4 + 4 + 8 + 4)  # DeepSpeed copies masters
-    assert state_bytes(run, 1, 1, 2) == count * (2 + 2 + 12 + 4)
+    assert state_bytes(run, 1, 1, 2) == count * (2 + 4 + 12 + 4)
     whole, half, shared = (state_bytes(run, 8, stage, 2) for stage in (1, 2, 3))
-    assert whole > half > shared == pytest.approx(count * 20 / 8, abs=8)
+    assert whole == half == pytest.approx(count * (2 + 20 / 8), abs=8)
+    small = sum(each for each in sizes(run.model) if each <= 1e5)
+    assert shared == pytest.approx(count * (2 + 2 + 20) / 8 + 2 * small, abs=8)
 
 
 def test_a_clip_is_pixels_or_a_latent_and_noise() -> None:
