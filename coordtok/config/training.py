@@ -79,7 +79,7 @@ class TrainConfig(Section, at="train"):
     which is sdpa; flash ends a run that cannot use it."""
     compile: bool = False
     """Compile blocks by torch.compile, each as one graph: faster on GPUs, after a minute or two at
-    the start; results differ by rounding."""
+    the start; results differ by rounding. On GPUs not under ZeRO-3."""
     deterministic: bool = False
     """On GPUs: only kernels that give the same bits every time, at some cost in speed."""
     log_every: Annotated[int, Range(1, NEVER)] = 10

@@ -124,6 +124,19 @@ def _auto_keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+def check_compiled(run: RunConfig, sharding: Sharding, device: torch.device) -> None:
+    """Refuse compiled blocks under ZeRO-3 on a GPU.
+
+    On an H100 with torch 2.11 they trained wrongly, each time alike: a loss of 0.604 where eager
+    blocks have 0.467 after two updates. On a CPU with torch 2.13 both are the same.
+    """
+    if run.train.compile and sharding.stage == 3 and device.type != "cpu":
+        raise ConfigError(
+            f"train.compile is true and the stage of {sharding.source} 3, which together train "
+            "wrongly on GPUs: take zero1 or zero2, or train.compile=false"
+        )
+
+
 def rank_batch(run: RunConfig, world_size: int) -> int:
     """Clips per rank and forward pass; ranks x that must divide the global batch."""
     batch = run.train.global_batch
@@ -171,6 +184,7 @@ def build_engine(
     Every rank seeds alike and rank 0's values are kept, so the weights do not depend on the number
     of ranks, and a model larger than one rank's memory can be built.
     """
+    check_compiled(run, sharding, distributed.device())
     _prepare_deepspeed()
     try:
         deepspeed.DeepSpeedConfig(copy.deepcopy(sharding.config))

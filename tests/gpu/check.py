@@ -53,7 +53,7 @@ ALONE = (
     Part("full:tokenizer_l:compiled:zero1", 130),
     Part("full:dit_l:compiled:zero1", 70),
     Part("full:tokenizer_l:eager:zero1", 60),
-    Part("full:tokenizer_l:compiled:zero3", 70),
+    Part("full:tokenizer_l:eager:zero3", 70),
     Part("full:tokenizer_l:both:zero1", 60),
     Part("full:dit_l:eager:zero1", 50),
 )

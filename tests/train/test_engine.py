@@ -2,10 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from coordtok.config.load import load_config
 from coordtok.errors import ConfigError
-from coordtok.train.engine import load_sharding, rank_batch
+from coordtok.train.engine import check_compiled, load_sharding, rank_batch
 
 ROOT = Path(__file__).parents[2]
 JSONS = sorted((ROOT / "ds_configs").glob("*.json"))
@@ -75,3 +76,13 @@ def test_the_batch_is_shared_by_all_ranks_or_refused() -> None:
         rank_batch(run(), 5)
     with pytest.raises(ConfigError, match=r"4 ranks x train.micro_batch 4"):
         rank_batch(run("train.micro_batch=4"), 4)
+
+
+def test_compiled_blocks_under_zero_3_are_refused_on_a_gpu() -> None:
+    compiled = run("train.compile=true")
+    for stage in (1, 2, 3):
+        check_compiled(compiled, load_sharding(f"zero{stage}", compiled, 1), torch.device("cpu"))
+    for stage in (1, 2):
+        check_compiled(compiled, load_sharding(f"zero{stage}", compiled, 1), torch.device("cuda"))
+    with pytest.raises(ConfigError, match="zero1 or zero2"):
+        check_compiled(compiled, load_sharding("zero3", compiled, 1), torch.device("cuda"))
