@@ -129,19 +129,23 @@ def _messages(updates: Iterator[int]) -> dict[str, int]:
 
 def _peak(case: Case, stack: ExitStack) -> int:
     """Bytes held at most after the first update: by a GPU's allocator, or traced on a CPU."""
+    import gc
+
     import torch
 
     from coordtok import distributed
 
     device = distributed.device()
     if device.type == "cuda":
+        gc.collect()  # the engine of the case before
+        before = torch.cuda.memory_allocated(device)
         updates = _updates(case, stack, 4)
         next(updates)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats(device)
         for _ in updates:
             pass
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) - before
     from torch.profiler import ProfilerActivity, profile, record_function
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
