@@ -106,6 +106,13 @@ def parse_args() -> argparse.Namespace:
     _add_run(commands.add_parser("run", description=RUN, help="train the configs of a study"))
     fit = commands.add_parser("fit", description=FIT, help="a law from the runs of a study")
     fit.add_argument("study", metavar="STUDY.yaml", help="whose finished runs are taken")
+    fit.add_argument(
+        "--fewest-updates",
+        type=cli.positive,
+        default=1,
+        metavar="N",
+        help="leave out runs of fewer updates: they end while they warm up, on no law",
+    )
     return parser.parse_args()
 
 
@@ -239,7 +246,11 @@ def _check(args: argparse.Namespace) -> int:
 
 def _fit(args: argparse.Namespace) -> int:
     study = load_study(args.study)
-    print(write_law(points_of(study_runs(study)), Path(study.folder)), end="")
+    points = points_of(study_runs(study), args.fewest_updates)
+    note = ""
+    if args.fewest_updates > 1:
+        note = f"Runs of fewer than {args.fewest_updates:,} updates are left out."
+    print(write_law(points, Path(study.folder), note), end="")
     return 0
 
 

@@ -31,20 +31,25 @@ _AHEAD = (3, 10, 30)
 """Budgets that are looked ahead to, in units of the largest that was spent."""
 
 
-def points_of(runs: Sequence[StudyRun]) -> list[Point]:
-    """Of the finished runs.
+def points_of(runs: Sequence[StudyRun], fewest_updates: int = 1) -> list[Point]:
+    """Of the finished runs of at least so many updates: those that end while they warm up lie on no
+    law.
 
     Raises:
-        DataError: none is finished.
+        DataError: there is none.
     """
     finished = [run for run in runs if is_finished(run)]
     if not finished:
         raise DataError("no run of the study is finished; train it: scripts/scaling.py run STUDY")
-    return [_point(run) for run in finished]
+    long = [run for run in finished if run.config.train.steps >= fewest_updates]
+    if not long:
+        raise DataError(f"no run of the study has {fewest_updates:,} updates; ask for fewer")
+    return [_point(run) for run in long]
 
 
-def write_law(points: Sequence[Point], folder: Path) -> str:
-    """Fit a law, and leave law.md, runs.csv and law.png in `folder`; the text of law.md.
+def write_law(points: Sequence[Point], folder: Path, note: str = "") -> str:
+    """Fit a law, and leave law.md, with `note` below its title, runs.csv and law.png in `folder`;
+    the text of law.md.
 
     Raises:
         DataError: the runs cannot carry a law; runs.csv is left in any case.
@@ -52,7 +57,7 @@ def write_law(points: Sequence[Point], folder: Path) -> str:
     """
     write_whole(folder / "runs.csv", _as_csv(points).encode())
     fit = fit_law(points)
-    text = "\n".join(_lines(points, fit)) + "\n"
+    text = "\n".join(_lines(points, fit, note)) + "\n"
     _plot(points, fit, folder / "law.png")
     write_whole(folder / "law.md", text.encode())
     return text
@@ -83,10 +88,12 @@ def _as_csv(points: Sequence[Point]) -> str:
     return text.getvalue()
 
 
-def _lines(points: Sequence[Point], fit: Fit) -> Iterator[str]:
+def _lines(points: Sequence[Point], fit: Fit, note: str) -> Iterator[str]:
     law = fit.law
     yield f"# Law of {len(points)} runs"
     yield ""
+    if note:
+        yield from (note, "")
     yield f"    L = {law.E:.4g} + {law.A:.4g} / N^{law.a:.3f} + {law.B:.4g} / D^{law.b:.3f}"
     yield ""
     yield (

@@ -108,6 +108,10 @@ def test_a_study_of_budgets_becomes_a_report(tmp_path: Path) -> None:
     assert (tmp_path / "law.md").read_text() == text
     assert (tmp_path / "law.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 13
+    longest = max(run.config.train.steps for run in runs)
+    assert 0 < len(points_of(runs, longest)) < len(runs)
+    with pytest.raises(DataError, match="no run of the study has"):
+        points_of(runs, longest + 1)
     with pytest.raises(DataError, match="no run of the study is finished"):
         points_of(study_runs(load_study(str(_study(tmp_path / "other")))))
 
