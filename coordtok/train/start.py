@@ -47,7 +47,7 @@ def summary(
 def _model(run: RunConfig) -> str:
     model, latent = run.model, run.model.latent
     count = f"{model.name}, {_short(sum(parameters(model).values()))} parameters"
-    planes = f"{sum(latent.tokens):,} tokens, {latent.numbers:,} numbers"
+    planes = f"{latent.positions:,} tokens, {latent.numbers:,} numbers"
     if isinstance(model, TokenizerModelConfig):
         return f"{count}: {model.frames} frames of {model.height} x {model.width} as {planes}"
     return f"{count} on latents of {planes}"

@@ -15,7 +15,7 @@ def test_a_start_says_what_is_trained_and_a_resume_what_changed(new_run: NewRun)
     output = run("train.steps=2", ranks=2)
     assert f"{run.folder}: a new run\n" in output
     for text in (
-        "model     coordtok, 57.6 k parameters: 8 frames of 32 x 32 as 12 tokens, 384 numbers",
+        "model     coordtok, 57.6 k parameters: 8 frames of 32 x 32 as 48 tokens, 384 numbers",
         "14 samples, 0.571 epochs",
         "3 clips every 1,000 steps",
         "steps     2, 4 clips each: 8 clips; ",
