@@ -1,7 +1,7 @@
 """A training run, from its config to its last step. deepspeed is named in this folder alone.
 
 run                   one run from config to end: every part is made here, in order
-loop                  the steps, in the order things happen; sending: from the host to a GPU
+loop                  the steps, in the order things happen
 tasks/                what is particular to a tokenizer and to a generator
 engine                from a DeepSpeed JSON and a config to a DeepSpeed engine
 masters               how DeepSpeed lays out the weights that it trains and their optimiser's states

@@ -32,8 +32,8 @@ from coordtok.train.optim import learning_rate, set_rate
 from coordtok.train.peak import peaks
 from coordtok.train.run_folder import RunFolder
 from coordtok.train.saver import Saver
-from coordtok.train.sending import send_batch
 from coordtok.train.signals import StopRequest
+from coordtok.train.tasks.sending import send_batch
 from coordtok.train.tasks.task import Task
 from coordtok.train.validation import Look
 

@@ -5,7 +5,7 @@ import torch
 
 from coordtok import distributed
 from coordtok.data.loader import Batch
-from coordtok.train.sending import send, send_batch
+from coordtok.train.tasks.sending import send, send_batch
 
 
 def test_clips_go_to_the_device_and_what_the_host_reads_stays(

@@ -33,7 +33,7 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import GeneratorSettings, TokenizerId
 from coordtok.pretrained.fingerprint import fingerprint
-from coordtok.train.sending import send
+from coordtok.train.tasks.sending import send
 from coordtok.train.tasks.task import ClipScore, Headline
 
 SHOWN_FRAMES = 8

@@ -36,9 +36,9 @@ from coordtok.losses.reconstruction import mse_per_clip
 from coordtok.models.linear_path import fit
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerSettings
-from coordtok.train.sending import send
 from coordtok.train.tasks.augment import augment
 from coordtok.train.tasks.clips_to_fit import clips_to_fit
+from coordtok.train.tasks.sending import send
 from coordtok.train.tasks.task import ClipScore, Headline
 
 BASELINES = {"psnr_mean_frame": "mean frame", "psnr_linear_codec": "linear codec"}
