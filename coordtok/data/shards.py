@@ -29,7 +29,7 @@ from coordtok.errors import DataError, one_line
 from coordtok.storage.attempts import retry
 from coordtok.storage.local import LocalStore
 from coordtok.storage.stores import StreamStore, open_store
-from coordtok.video.folder import Video, find_videos
+from coordtok.video.folder import Video, find_videos, has_videos
 
 IO_RETRIES = 3
 _SHARDS_TO_PROBE = 8
@@ -171,7 +171,7 @@ def _without_index(folder: Path) -> str:
         )
     if inside := sorted(str(path.parent) for path in folder.glob(f"*/{INDEX_NAME}")):
         return f"{folder} itself holds no shards; name a folder in it that does: {inside[0]}"
-    if find_videos(folder)[0]:
+    if has_videos(folder):
         return (
             f"{folder} holds videos, and shards are wanted here: python -m data_prep.build_shards "
             f"--input {folder} --output shards/{folder.resolve().name}, or for latents "

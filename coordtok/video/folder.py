@@ -6,8 +6,10 @@ Names may be of any bytes; links to folders are followed, each folder once.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from coordtok.errors import DataError
 from coordtok.video.source import why_no_video
 
 _SUFFIXES = """
@@ -15,6 +17,7 @@ _SUFFIXES = """
 .mpeg .mpg .mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m
 """
 VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
+_MOST_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,12 @@ def find_videos(
         without: a folder below `root` that is left out.
         split: recorded with every video.
         probe: open the files whose names are not those of videos, and take the videos among them.
+
+    Raises:
+        DataError: `root` is the root of the file system, as where a variable before a / is empty.
     """
+    if os.path.realpath(root) == os.sep:
+        raise DataError(f"{root} is the whole file system; name the folder of the videos")
     paths, ignored = [], []
     for path in files_below(root, without):
         reason = _why_ignored(path, probe)
@@ -55,6 +63,12 @@ def find_videos(
         label = classes.get(name or "")
         videos.append(Video(str(root / each), printable(each), label, name, split))
     return videos, ignored
+
+
+def has_videos(root: Path) -> bool:
+    """Whether one of the first `_MOST_LOOKED_AT` files below `root` is a video, by its name."""
+    files = islice(files_below(root), _MOST_LOOKED_AT)
+    return any(path.suffix.lower() in VIDEO_SUFFIXES for path in files)
 
 
 def _why_ignored(path: Path, probe: bool) -> str | None:

@@ -184,6 +184,13 @@ def test_what_is_left_out_and_what_shards_would_save_is_said(folder, tmp_path, c
     assert f"--input {folder} --output shards/videos --clip-frames 8 --height 16" in advice
 
 
+@pytest.mark.parametrize("size", [None, SIZE])
+def test_the_whole_file_system_is_not_searched(monkeypatch, size) -> None:
+    monkeypatch.setattr("coordtok.video.folder._MOST_LOOKED_AT", 10)
+    with pytest.raises(DataError, match=r"^/ (is the whole file system|holds neither shards)"):
+        open_shards("/", size=size)
+
+
 def test_without_a_size_and_without_a_usable_video_it_is_one_line(folder, tmp_path) -> None:
     with pytest.raises(DataError, match="holds videos, and shards are wanted"):
         open_shards(str(folder))
