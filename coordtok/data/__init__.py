@@ -20,7 +20,8 @@ what it must know of each file.
 
 Its arrays. A `SampleReader` makes them of a stored sample: `video_reader` decodes a window of
 frames to uint8, `latents` gives the planes that a tokenizer made of a clip. `sample` is what they
-share: what names a sample, what its KEY.json says, what came of reading it.
+share: what names a sample, what its KEY.json says, what came of reading it. What lies in
+`reused_memory` makes room for the next clips once nobody looks at it any more.
 
 Ahead of their use. `workers` has forked processes read any series of items in advance, through
 memory that is shared once, and hands them over in order.

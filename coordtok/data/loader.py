@@ -16,6 +16,7 @@ import torch
 
 from coordtok.data.index import UNEVEN, lane_sizes, unevenness
 from coordtok.data.order import next_position, usable_workers
+from coordtok.data.reused_memory import ReusedMemory
 from coordtok.data.sample import Item, Move, SampleId, SampleReader, SkippedSample
 from coordtok.data.sequence import LoaderState, SampleSequence, shard_sizes
 from coordtok.data.shards import OpenedShards
@@ -79,7 +80,7 @@ class TrainLoader:
         self._seed, self._shuffle_block = seed, shuffle_block
         self._rank, self._world_size = rank, world_size
         self._micro_batch, self._prefetch = micro_batch, prefetch
-        self._pin_memory = pin_memory
+        self._pin_memory, self._memory = pin_memory, ReusedMemory()
         if not self._sequence().fits():
             raise CheckpointError(
                 "the saved position lies outside the shards; go on with the data.shards it began "
@@ -101,7 +102,7 @@ class TrainLoader:
     def _next(self, items: Iterator[Item]) -> tuple[Batch, list[Move]]:
         if self._micro_batch == 1 and self.workers == 0 and not self._pin_memory:
             return _own_batch(next(items))
-        return _batch(items, self._micro_batch, self._pin_memory)
+        return _batch(items, self._micro_batch, self._memory, self._pin_memory)
 
     def _items(self, worker: int, workers: int) -> Iterator[Item]:
         """What one of `workers` reads: they share this rank's positions in turns."""
@@ -144,7 +145,9 @@ def _own_batch(item: Item) -> tuple[Batch, list[Move]]:
     return Batch(data, (item.id,), item.skipped), [item.move] if item.move else []
 
 
-def _batch(items: Iterator[Item], size: int, pin_memory: bool = False) -> tuple[Batch, list[Move]]:
+def _batch(
+    items: Iterator[Item], size: int, memory: ReusedMemory, pin_memory: bool = False
+) -> tuple[Batch, list[Move]]:
     """The next `size` items as one batch, and the moves of their lanes."""
     data: dict[str, torch.Tensor] = {}
     ids: list[SampleId] = []
@@ -157,7 +160,11 @@ def _batch(items: Iterator[Item], size: int, pin_memory: bool = False) -> tuple[
             part = torch.as_tensor(value)
             if name not in data:
                 shape = (size, *part.shape)
-                data[name] = torch.empty(shape, dtype=part.dtype, pin_memory=pin_memory)
+                data[name] = (
+                    torch.empty(shape, dtype=part.dtype, pin_memory=True)
+                    if pin_memory
+                    else torch.from_numpy(memory.empty(shape, part.numpy().dtype))
+                )
             data[name][place] = part
         ids.append(item.id)
         skipped += item.skipped

@@ -53,9 +53,21 @@ def sample(
 
 def evaluations(settings: SamplerConfig) -> int | None:
     """How often the velocity is evaluated; None where the sampler finds out on its way."""
+    known = times(settings)
+    return None if known is None else len(known)
+
+
+def times(settings: SamplerConfig) -> list[float] | None:
+    """The time of each evaluation; None where the sampler finds them on its way."""
+    steps = settings.steps
     if settings.name == "dopri5":
         return None
-    return 2 * settings.steps if settings.name == "heun" else settings.steps
+    if settings.name == "euler":
+        return [step / steps for step in range(steps)]
+    if settings.name == "heun":
+        return [(step + later) / steps for step in range(steps) for later in (0, 1)]
+    end = 1 - settings.last_step
+    return [*(step * (end / (steps - 1)) for step in range(steps - 1)), end]
 
 
 def _euler(velocity: VelocityAt, x_BM: torch.Tensor, steps: int) -> torch.Tensor:

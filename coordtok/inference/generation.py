@@ -19,9 +19,12 @@ from coordtok.config.sampling import SamplerConfig
 from coordtok.data.order import sample_rng
 from coordtok.diffusion.generate import generate
 from coordtok.diffusion.guidance import Model, check_guidance
+from coordtok.diffusion.samplers import times
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.pixels import to_uint8
 from coordtok.geometry.planes import Planes
+from coordtok.models.dit import TriplaneDiT
+from coordtok.models.known_times import KnownTimes
 from coordtok.models.tokenizer import CoordTok
 
 
@@ -111,6 +114,9 @@ def generate_chunk(
     def step_noise(step: int) -> torch.Tensor:
         return draw(f"step {step}")
 
+    known = times(how.sampler)
+    if isinstance(model, TriplaneDiT) and known is not None:
+        model = KnownTimes(model, known)
     planes = generate(
         model, config.latent, draw("noise"), label_B, how.sampler, step_noise, on_evaluation
     )

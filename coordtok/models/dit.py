@@ -11,6 +11,7 @@ Shapes: B batch, L tokens, D width, C plane channels, P = patch * patch * C; R, 
 of one plane.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,6 +45,10 @@ class AdaptiveNorm(nn.LayerNorm):
         return super().forward(tokens_BLD) * (1 + scale_B1D) + shift_B1D
 
 
+Parts = tuple[torch.Tensor, ...]
+"""What a `Modulation` gives."""
+
+
 class Modulation(ZeroLinear):
     """Shifts, scales and gates out of the conditioning, (B, D): `count` of (B, 1, D)."""
 
@@ -51,9 +56,7 @@ class Modulation(ZeroLinear):
         super().__init__(dim, count * dim)
         self.count = count
 
-    def forward(  # type: ignore[override]
-        self, conditioning_BD: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
+    def forward(self, conditioning_BD: torch.Tensor) -> Parts:  # type: ignore[override]
         parts = super().forward(conditioning_BD.to(self.weight.dtype)).unsqueeze(1)
         return parts.chunk(self.count, dim=-1)
 
@@ -70,7 +73,11 @@ class DiTBlock(nn.Module):
         self.mlp = MLP(dim, mlp_ratio, approximate="tanh")
 
     def forward(self, tokens_BLD: torch.Tensor, conditioning_BD: torch.Tensor) -> torch.Tensor:
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(conditioning_BD)
+        return self.modulated(tokens_BLD, self.modulation(conditioning_BD))
+
+    def modulated(self, tokens_BLD: torch.Tensor, parts: Parts) -> torch.Tensor:
+        """`forward` from what `modulation` gives."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
         tokens_BLD = tokens_BLD + gate * self.attention(
             self.attention_norm(tokens_BLD, shift, scale)
         )
@@ -108,7 +115,11 @@ class PlaneVelocity(nn.Module):
 
     def forward(self, tokens_BLD: torch.Tensor, conditioning_BD: torch.Tensor) -> torch.Tensor:
         """(B, R, S, C), float32."""
-        shift, scale = self.modulation(conditioning_BD)
+        return self.modulated(tokens_BLD, self.modulation(conditioning_BD))
+
+    def modulated(self, tokens_BLD: torch.Tensor, parts: Parts) -> torch.Tensor:
+        """`forward` from what `modulation` gives."""
+        shift, scale = parts
         return from_patches(self.head(self.norm(tokens_BLD, shift, scale)).float(), self.geometry)
 
 
@@ -174,11 +185,33 @@ class TriplaneDiT(nn.Module):
 
         label_B: int64 class of each, -1 for none; None where none has one.
         """
-        check_planes(planes, self.latent)
-        if label_B is None:
-            label_B = torch.full_like(time_B, NO_LABEL, dtype=torch.int64)
-        conditioning_BD = F.silu(self.time(time_B) + self.label(label_B))
-        parts = [embed(plane) for embed, plane in zip(self.planes, planes)]
-        tokens_BLD = self.blocks(torch.cat(parts, dim=1), conditioning_BD)
+        conditioning_BD = self.condition(time_B, label_B)
+        tokens_BLD = self.blocks(self._tokens(planes), conditioning_BD)
         heads = zip(self.velocities, tokens_BLD.split(self.latent.tokens, dim=1))
         return planes_of(self.latent, (head(part, conditioning_BD) for head, part in heads))
+
+    def condition(self, time_B: torch.Tensor, label_B: torch.Tensor | None) -> torch.Tensor:
+        """The conditioning (B, D) of times and labels."""
+        if label_B is None:
+            label_B = torch.full_like(time_B, NO_LABEL, dtype=torch.int64)
+        return F.silu(self.time(time_B) + self.label(label_B))
+
+    def modulate(self, conditioning_BD: torch.Tensor) -> list[Parts]:
+        """What the blocks and then the heads of the planes are modulated by."""
+        return [each.modulation(conditioning_BD) for each in [*self.blocks, *self.velocities]]
+
+    def modulated(self, planes: Planes, modulations: Sequence[Parts]) -> Planes:
+        """`forward` from what `modulate` gives; for a model in one piece."""
+        tokens_BLD = self._tokens(planes)
+        for block, parts in zip(self.blocks, modulations):
+            tokens_BLD = block.modulated(tokens_BLD, parts)
+        heads = zip(
+            self.velocities,
+            tokens_BLD.split(self.latent.tokens, dim=1),
+            modulations[len(self.blocks) :],
+        )
+        return planes_of(self.latent, (head.modulated(part, by) for head, part, by in heads))
+
+    def _tokens(self, planes: Planes) -> torch.Tensor:
+        check_planes(planes, self.latent)
+        return torch.cat([embed(plane) for embed, plane in zip(self.planes, planes)], dim=1)
