@@ -16,7 +16,13 @@ import numpy as np
 
 from coordtok.data.partition import segment_key
 from coordtok.storage.files import write_whole
-from coordtok.video.codec import Frames, UnreadableVideo, decode_frames, encode_h264, encode_raw
+from coordtok.video.codec import (
+    Frames,
+    UnreadableVideo,
+    encode_h264,
+    encode_raw,
+)
+from coordtok.video.decoding import decode_frames
 from coordtok.video.folder import Video
 from coordtok.video.source import (
     DamageInThreads,

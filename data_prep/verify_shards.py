@@ -38,10 +38,10 @@ from coordtok.video.codec import (
     RAW_HEADER_BYTES,
     UnreadableVideo,
     check_size,
-    decode_frames,
     h264_settings,
     raw_layout,
 )
+from coordtok.video.decoding import decode_frames
 from data_prep.held_out import TRAIN, VAL
 
 _CLIP_FRAMES = 128

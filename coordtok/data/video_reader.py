@@ -7,7 +7,7 @@ Shapes: T frames, H rows, W columns, 3 colours (RGB).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from coordtok.config.models import NO_LABEL
 from coordtok.data.index import ShardIndex
 from coordtok.data.latents import is_latent
 from coordtok.data.member import StoredSample, UnreadableSample
+from coordtok.data.reused_memory import ReusedMemory
 from coordtok.data.sample import label_of, read_info
 from coordtok.data.tars import VIDEO_EXTENSIONS
 from coordtok.errors import DataError
@@ -23,9 +24,9 @@ from coordtok.video.codec import (
     RAW_HEADER_BYTES,
     UnreadableVideo,
     check_size,
-    decode_frames,
     raw_layout,
 )
+from coordtok.video.decoding import decode_frames
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class VideoWindows:
     frames: int
     height: int
     width: int
+    _memory: ReusedMemory = field(default_factory=ReusedMemory, init=False, compare=False)
 
     def check(self, index: ShardIndex, location: str) -> None:
         """Raise DataError if these shards hold no video, or frames of another size."""
@@ -67,9 +69,6 @@ class VideoWindows:
             video = self._read_frames(sample, start, count)
         except UnreadableVideo as error:
             raise UnreadableSample(str(error)) from None
-        if count < self.frames:
-            rest = np.zeros((self.frames - count, *video.shape[1:]), np.uint8)
-            video = np.concatenate([video, rest])
         return {"video": video, "num_frames": count, "label": label}
 
     def blank(self) -> Mapping[str, Any]:
@@ -78,14 +77,17 @@ class VideoWindows:
         return {"video": video, "num_frames": self.frames, "label": NO_LABEL}
 
     def _read_frames(self, sample: StoredSample, start: int, count: int) -> np.ndarray:
-        """`count` of the sample's frames, (T, H, W, 3), from `start` on."""
+        """`count` of the sample's frames from `start` on, and zeros: (T, H, W, 3)."""
         files = sample.entry.files
         ext = next((ext for ext in VIDEO_EXTENSIONS if ext in files), None)
         if ext is None:
             raise UnreadableSample(f"it has no video, only .{' .'.join(sorted(files))}")
         if ext == "npy":
             return self._read_raw(sample, start, count)
-        return decode_frames(sample.read(ext), start, count, (self.height, self.width))
+        size = self.height, self.width
+        video = self._room((self.frames, *size, 3), count)
+        decode_frames(sample.read(ext), start, count, size, lambda shape: video[: shape[0]])
+        return video
 
     def _read_raw(self, sample: StoredSample, start: int, count: int) -> np.ndarray:
         size = sample.entry.files["npy"][1]
@@ -95,6 +97,12 @@ class VideoWindows:
             raise UnreadableSample(
                 f"it has {shape[0]} frames, its index says {sample.entry.frames}"
             )
-        frames = np.empty((count, *shape[1:]), np.uint8)
-        sample.read_into("npy", offset + start * frames[0].nbytes, frames.reshape(-1).data)
-        return frames
+        video = self._room((self.frames, *shape[1:]), count)
+        sample.read_into("npy", offset + start * video[0].nbytes, video[:count].reshape(-1).data)
+        return video
+
+    def _room(self, shape: tuple[int, ...], count: int) -> np.ndarray:
+        """For `count` frames and the zeros after them."""
+        video = self._memory.empty(shape, np.uint8)
+        video[count:] = 0
+        return video

@@ -25,10 +25,10 @@ from coordtok.video.codec import (
     Frames,
     UnreadableVideo,
     count_frames,
-    decode_frames,
     decode_raw,
     raw_layout,
 )
+from coordtok.video.decoding import decode_frames
 
 
 def decode_sample(

@@ -27,7 +27,10 @@ from coordtok.evaluation.results import CLIPS, write_report
 from coordtok.pretrained.read import usable_device
 from coordtok.progress import ProgressBar
 from coordtok.storage.files import check_new, read_whole, whole_folder
-from coordtok.video.codec import UnreadableVideo, decode_frames
+from coordtok.video.codec import (
+    UnreadableVideo,
+)
+from coordtok.video.decoding import decode_frames
 
 SUFFIX = ".mp4"
 MOST_VIDEO_BYTES = 1 << 30  # of a generated video

@@ -33,7 +33,10 @@ from coordtok.progress import ProgressBar
 from coordtok.storage.claims import Claim
 from coordtok.storage.files import write_whole
 from coordtok.storage.locks import sole_owner
-from coordtok.video.codec import count_frames, decode_frames
+from coordtok.video.codec import (
+    count_frames,
+)
+from coordtok.video.decoding import decode_frames
 from coordtok.video.mp4 import write_mp4
 from coordtok.video.pictures import write_picture
 

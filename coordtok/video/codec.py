@@ -1,13 +1,9 @@
-"""How frames are stored in a shard, and how a window of them is read back.
+"""How frames are stored in a shard; `decoding` reads windows of them back.
 
 `h264`: an mp4 whose stream is made for reading random windows on one core: a key frame every few
 frames, no CABAC and no in-loop filter (x264's `fastdecode`: half the decoding time for 6 % more
 bytes), tuned for PSNR and not for the eye, because a tokenizer should learn the pixels. BT.709,
 limited range, tagged as such. `raw`: a plain .npy of uint8 (T, H, W, 3).
-
-Decoding a window is the loader's hot path. The packets are demuxed once, which gives the time of
-every frame without trusting the container's frame count, and decoding starts at the key frame at or
-before the window, so that a window is bit for bit the same frames of a full decode.
 """
 
 import io
@@ -16,7 +12,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import islice
 from typing import Any
 
 import av
@@ -26,7 +21,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from coordtok.errors import DataError, one_line
-from coordtok.video.pixel_formats import StoredToRgb, as_planes
+from coordtok.video.pixel_formats import as_planes
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
@@ -37,9 +32,6 @@ _TABLE = re.compile(rb"(?:stsz.{8}|trun.{4}|elst.{4})(.{4})", re.DOTALL)
 """The boxes that say how many frames there are, of a file and of a fragment, and how many edits."""
 _MOST_EDITS = 32
 """Of a stored video, which needs one at most; each may show all frames again."""
-_MOST_REORDERED = 32  # packets that a frame may come after its turn; H.264 allows 16
-_MOST_PIXELS = 1 << 26
-"""Of a stored picture (8192 x 8192): the decoder makes room for several before one can be seen."""
 _X264_SETTINGS = re.compile(rb"x264 - core [^\0]* keyint=(?P<gop>\d+) [^\0]* crf=(?P<crf>\d+\.\d+)")
 _LARGEST_RATE_TERM = 90_000  # keeps an mp4's time scale well inside its 32 bits
 
@@ -79,31 +71,16 @@ def encode_h264(frames: Frames, *, crf: float, gop: int, pixel_format: str, fps:
     return buffer.getvalue()
 
 
-def decode_frames(
-    data: bytes, start: int, count: int, size: tuple[int, int] | None = None
-) -> Frames:
-    """Frames start ... start + count - 1 of an encoded video, (count, H, W, 3) RGB.
-
-    Args:
-        size: the (H, W) that frames must have, compared before room is made for them; None: any.
-
-    Raises:
-        UnreadableVideo: damaged, fewer frames than that, or frames of another size.
-    """
-    with _parsing("readable video"), _open(data) as container:
-        return _decode_window(container, start, count, size)
-
-
 def count_frames(data: bytes) -> int:
     """Number of frames of an encoded video, by counting packets: nothing is decoded."""
-    with _parsing("readable video"), _open(data) as container:
-        return sum(1 for _ in _each_packet(container))
+    with parsing("readable video"), open_mp4(data) as container:
+        return sum(1 for _ in each_packet(container))
 
 
 def h264_settings(data: bytes) -> dict[str, Any]:
     """How an encoded video was made, as far as it tells: `pixel_format`, and `crf` (to a tenth) and
     `gop` where x264 wrote down its settings."""
-    with _parsing("readable video"), _open(data) as container:
+    with parsing("readable video"), open_mp4(data) as container:
         told: dict[str, Any] = {"pixel_format": container.streams.video[0].pix_fmt}
     if settings := _X264_SETTINGS.search(data):
         told |= {"crf": float(settings["crf"]), "gop": int(settings["gop"])}
@@ -140,7 +117,7 @@ def raw_layout(head: bytes, size: int) -> tuple[tuple[int, int, int, int], int]:
         UnreadableVideo: not a .npy of uint8 (T, H, W, 3) in C order, or shorter than it says.
     """
     stream = io.BytesIO(head)
-    with _parsing(".npy file"):
+    with parsing(".npy file"):
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
@@ -174,19 +151,19 @@ def _pictures(frames: Frames, pixel_format: str) -> Iterator[av.VideoFrame]:
 
 
 @contextmanager
-def _parsing(what: str) -> Iterator[None]:
+def parsing(what: str) -> Iterator[None]:
     """Whatever a parser raises of damaged bytes, they are no readable video; nothing is read from a
     disk meanwhile, so that no failing disk is taken for one."""
     try:
         yield
-    except UnreadableVideo:
+    except DataError:
         raise
     except Exception as error:
         reason = one_line(error) or type(error).__name__
         raise UnreadableVideo(f"not a {what}: {reason}") from None
 
 
-def _open(data: bytes) -> av.container.InputContainer:
+def open_mp4(data: bytes) -> av.container.InputContainer:
     """An mp4 as nothing else: ffmpeg would take other text for a playlist, and read the files
     and hosts it names."""
     _check_tables(data)
@@ -223,64 +200,9 @@ def _boxes(data: bytes) -> Iterator[bytes]:
         at = stop
 
 
-def _each_packet(container: av.container.InputContainer) -> Iterator[av.Packet]:
+def each_packet(container: av.container.InputContainer) -> Iterator[av.Packet]:
     """The packets of frames, in the order of decoding."""
     if not container.streams.video:
         raise UnreadableVideo("no picture in it")
     packets = container.demux(container.streams.video[0])
     return (each for each in packets if each.size and each.pts is not None)
-
-
-def _decode_window(
-    container: av.container.InputContainer, start: int, count: int, size: tuple[int, int] | None
-) -> Frames:
-    asked = start >= 0 and count >= 1
-    most = start + count + _MOST_REORDERED if asked else None
-    packets = list(islice(_each_packet(container), most))
-    times = sorted(packet.pts or 0 for packet in packets)
-    if not asked or start + count > len(times):
-        raise UnreadableVideo(f"frames {start} to {start + count} of a video of {len(times)}")
-    first, last = times[start], times[start + count - 1]
-    keys = [at for at, each in enumerate(packets) if each.is_keyframe and (each.pts or 0) <= first]
-    context = container.streams.video[0].codec_context
-    if size is not None:
-        check_size((context.height, context.width), size)
-    context.thread_count = 1
-    context.options = {"err_detect": "explode", "max_pixels": str(_MOST_PIXELS)}
-    decoded = _in_range(context, packets[max(keys, default=0) :], first, last)
-    frames = _to_rgb(decoded, count, size)
-    if len(frames) != count:
-        raise UnreadableVideo(f"{len(frames)} of the frames {start} to {start + count} decode")
-    return frames
-
-
-def _in_range(
-    context: av.VideoCodecContext, packets: list[av.Packet], first: int, last: int
-) -> Iterator[av.VideoFrame]:
-    """Decoded frames whose time is in [first, last]; stops as soon as the last one is out."""
-    for packet in [*packets, None]:
-        for frame in context.decode(packet):
-            if frame.is_corrupt:
-                raise UnreadableVideo("damaged picture")
-            time = first - 1 if frame.pts is None else frame.pts
-            if first <= time <= last:
-                yield frame
-            if time >= last:
-                return
-
-
-def _to_rgb(decoded: Iterator[av.VideoFrame], count: int, size: tuple[int, int] | None) -> Frames:
-    """Decoded frames as (count, H, W, 3) RGB, or fewer where fewer came."""
-    frames = np.empty((0, 0, 0, 3), np.uint8)
-    to_rgb: StoredToRgb | None = None
-    number = 0
-    for number, picture in enumerate(decoded, 1):
-        if to_rgb is None:
-            if size is not None:  # again: a picture need not be of the size its container states
-                check_size((picture.height, picture.width), size)
-            to_rgb = StoredToRgb(picture)
-            frames = np.empty((count, picture.height, picture.width, 3), np.uint8)
-        elif not to_rgb.takes(picture):
-            raise UnreadableVideo("its size changes within the video")
-        frames[number - 1] = to_rgb(picture)
-    return frames[:number]

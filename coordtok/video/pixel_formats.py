@@ -48,7 +48,6 @@ class StoredToRgb:
     """
 
     def __init__(self, first: av.VideoFrame) -> None:
-        self._form = _form(first)
         self._graph = Graph()
         self._source = self._graph.add_buffer(
             width=first.width, height=first.height, format=first.format, time_base=Fraction(1)
@@ -56,10 +55,6 @@ class StoredToRgb:
         self._sink = self._graph.add("buffersink")
         to_rgb = self._graph.add("scale", _TO_RGB), self._graph.add("format", "pix_fmts=rgb24")
         self._graph.link_nodes(self._source, *to_rgb, self._sink).configure()
-
-    def takes(self, picture: av.VideoFrame) -> bool:
-        """Whether a picture has the size and pixel format of the first."""
-        return _form(picture) == self._form
 
     def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
         """(H, W, 3), valid until the next call."""
@@ -90,7 +85,8 @@ class AnyToRgb:
         return np.asarray(packed.to_ndarray(), dtype=np.uint8)
 
 
-def _form(picture: av.VideoFrame) -> tuple[int, int, str]:
+def form(picture: av.VideoFrame) -> tuple[int, int, str]:
+    """(H, W, pixel format): what all pictures of a stored video share."""
     return picture.height, picture.width, picture.format.name
 
 

@@ -18,10 +18,10 @@ from coordtok.errors import DataError
 from coordtok.video.codec import (
     UnreadableVideo,
     count_frames,
-    decode_frames,
     encode_h264,
     encode_raw,
 )
+from coordtok.video.decoding import decode_frames
 from tests.support.damage import damage
 from tests.support.damaged_shards import flip_bit, flipped_bit, forge_index
 from tests.support.shards import write_tars

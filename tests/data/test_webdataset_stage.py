@@ -16,7 +16,11 @@ from webdataset.tariterators import base_plus_ext
 from coordtok import decode_sample
 from coordtok.data.tars import Member, write_tar
 from coordtok.errors import ConfigError, DataError
-from coordtok.video.codec import decode_frames, encode_h264, encode_raw
+from coordtok.video.codec import (
+    encode_h264,
+    encode_raw,
+)
+from coordtok.video.decoding import decode_frames
 
 
 def film(number: int, frames: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import webdataset
 
 from coordtok.data.index import ShardIndex
 from coordtok.errors import ConfigError, DataError
-from coordtok.video.codec import decode_frames
+from coordtok.video.decoding import decode_frames
 from coordtok.video.source import open_video, resize_and_crop
 from data_prep.build_shards import build
 from data_prep.options import RunOptions

@@ -13,12 +13,12 @@ from coordtok.errors import DataError
 from coordtok.video.codec import (
     UnreadableVideo,
     count_frames,
-    decode_frames,
     decode_raw,
     encode_h264,
     encode_raw,
     raw_layout,
 )
+from coordtok.video.decoding import decode_frames
 
 RATE = Fraction(24)
 

@@ -1,0 +1,77 @@
+"""RGB of stored planes: by numpy and by torch the same, and near the exact."""
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from coordtok.geometry.pixels import from_planes
+from coordtok.video.stored_planes import (
+    PlanesToRgb,
+    copy_planes,
+    is_ours,
+    plane_bytes,
+    plane_shapes,
+)
+
+
+def convert(planes, height, width, pixel_format):
+    video = np.empty((len(planes), height, width, 3), np.uint8)
+    PlanesToRgb(height, width, pixel_format).planes(planes, video)
+    return video
+
+
+def exact(y, u, v):
+    """ITU-R BT.709, item 3."""
+    y, u, v = (y - 16) * 255 / 219, (u - 128) * 255 / 224, (v - 128) * 255 / 224
+    rgb = [y + 1.5748 * v, y - 0.187324 * u - 0.468124 * v, y + 1.8556 * u]
+    return np.stack(rgb, -1).clip(0, 255)
+
+
+def test_colours_are_the_nearest_or_the_next_and_the_same_everywhere():
+    levels = np.r_[0:256:5, 16, 128, 235, 240].astype(np.uint8)
+    y, u, v = np.meshgrid(levels, levels, levels, indexing="ij")
+    height, width = len(levels), len(levels) ** 2
+    planes = np.stack([y, u, v]).reshape(1, -1)
+    video = convert(planes, height, width, "yuv444p")
+    found = video[0].reshape(*y.shape, 3)
+    wanted = exact(y.astype(float), u.astype(float), v.astype(float))
+    assert np.abs(found - wanted).max() < 0.66
+    assert (found == np.rint(wanted)).mean() > 0.96
+    legal = (y >= 16) & (y <= 235) & (np.abs(u - 128.0) < 113) & (np.abs(v - 128.0) < 113)
+    assert np.abs((found - wanted)[legal].mean(0)).max() < 0.01
+    grey = found[(u == 128) & (v == 128)]
+    assert (grey == grey[:, :1]).all()
+    assert {0, 255} <= set(grey.ravel().tolist())
+    on_device = from_planes(torch.from_numpy(planes)[None], height, width)
+    assert torch.equal(on_device[0], torch.from_numpy(video))
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
+@pytest.mark.parametrize("size", [(2, 2), (5, 7), (48, 64), (130, 126)])
+def test_blocks_and_sizes_and_chroma_are_those_of_torch(pixel_format, size):
+    frames = 19
+    numbers = plane_bytes(*size, pixel_format)
+    planes = np.random.default_rng(0).integers(0, 256, (frames, numbers), dtype=np.uint8)
+    video = convert(planes, *size, pixel_format)
+    on_device = from_planes(torch.from_numpy(planes)[None], *size)
+    assert torch.equal(on_device[0], torch.from_numpy(video))
+
+
+def test_chroma_between_samples_is_weighed_by_distance():
+    planes = np.full((1, 16 + 4 + 4), 128, np.uint8)
+    planes[0, 16:20] = [100, 140, 100, 140]
+    widened = np.full((1, 48), 128, np.uint8)
+    widened[0, 16:32] = [100, 110, 130, 140] * 4
+    assert np.array_equal(convert(planes, 4, 4, "yuv420p"), convert(widened, 4, 4, "yuv444p"))
+
+
+def test_planes_of_pictures_lie_one_after_the_other():
+    rng = np.random.default_rng(1)
+    for pixel_format, shape in (("yuv420p", (9, 10)), ("yuv444p", (3, 6, 10))):
+        planes = rng.integers(0, 256, shape, dtype=np.uint8)
+        picture = av.VideoFrame.from_ndarray(planes, format=pixel_format)
+        frame = np.empty(plane_bytes(6, 10, pixel_format), np.uint8)
+        copy_planes(picture, plane_shapes(6, 10, pixel_format), frame)
+        assert np.array_equal(frame, planes.ravel())
+        assert not is_ours(picture)
