@@ -45,6 +45,9 @@ class DataConfig(Section, at="data"):
     """Samples of a shard that are shuffled among themselves."""
     prefetch: Annotated[int, Range(1, 1024)] = 2
     """Clips each worker reads ahead."""
+    planes: bool = True
+    """Send H.264's planes to a GPU, which makes the same RGB of them as a host, where all shards
+    say that they hold such; false if a sample of mixed shards holds others."""
     linear_codec: str | None = None
     """A file of scripts/fit_linear_codec.py, whose PSNR validation gives beside the tokenizer's."""
     io_retries: Annotated[int, Range(0, 20)] = 3

@@ -3,30 +3,35 @@
 A sample is KEY.mp4 or KEY.npy (raw uint8 frames, of which only the window's bytes are read), beside
 an optional KEY.json that names its class.
 
-Shapes: T frames, H rows, W columns, 3 colours (RGB).
+Shapes: T frames, H rows, W columns, 3 colours (RGB); R rows of all planes of a frame.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from coordtok.config.models import NO_LABEL
-from coordtok.data.index import ShardIndex
+from coordtok.data.index import WRITE_INDEX, ShardIndex
 from coordtok.data.latents import is_latent
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.reused_memory import ReusedMemory
 from coordtok.data.sample import label_of, read_info
 from coordtok.data.tars import VIDEO_EXTENSIONS
 from coordtok.errors import DataError
+from coordtok.geometry.bt709 import CHROMA_OFFSET, LUMA_OFFSET
 from coordtok.video.codec import (
     RAW_HEADER_BYTES,
     UnreadableVideo,
     check_size,
     raw_layout,
 )
-from coordtok.video.decoding import decode_frames
+from coordtok.video.decoding import OtherPlanes, decode_frames, decode_planes
+
+PLANE_ROWS = {"yuv420p": Fraction(3, 2), "yuv444p": Fraction(3)}
+"""R by H, by pixel format: Y' above Cb above Cr, each W numbers in a row of W, whatever its own."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,18 @@ class VideoWindows:
     frames: int
     height: int
     width: int
+    planes: str | None = None
+    """A pixel format, by whose name then planes (T, R, W) stand in place of `video`: for a device
+    that makes RGB of them itself (`geometry.pixels.from_planes`)."""
     _memory: ReusedMemory = field(default_factory=ReusedMemory, init=False, compare=False)
+
+    def as_stored(self, indices: Sequence[ShardIndex]) -> "VideoWindows":
+        """Planes, if all these shards hold the same ones of whole rows; else RGB."""
+        stored = {str(index.codec.get("pixel_format")) for index in indices}
+        even = self.height % 2 == self.width % 2 == 0
+        if len(stored) == 1 and stored <= PLANE_ROWS.keys() and even:
+            return replace(self, planes=stored.pop())
+        return self
 
     def check(self, index: ShardIndex, location: str) -> None:
         """Raise DataError if these shards hold no video, or frames of another size."""
@@ -69,25 +85,47 @@ class VideoWindows:
             video = self._read_frames(sample, start, count)
         except UnreadableVideo as error:
             raise UnreadableSample(str(error)) from None
-        return {"video": video, "num_frames": count, "label": label}
+        return {self.planes or "video": video, "num_frames": count, "label": label}
 
     def blank(self) -> Mapping[str, Any]:
         """A black window."""
-        video = np.zeros((self.frames, self.height, self.width, 3), np.uint8)
-        return {"video": video, "num_frames": self.frames, "label": NO_LABEL}
+        video = self._room(self._shape, 0)
+        return {self.planes or "video": video, "num_frames": self.frames, "label": NO_LABEL}
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        if self.planes is None:
+            return self.frames, self.height, self.width, 3
+        return self.frames, int(self.height * PLANE_ROWS[self.planes]), self.width
 
     def _read_frames(self, sample: StoredSample, start: int, count: int) -> np.ndarray:
-        """`count` of the sample's frames from `start` on, and zeros: (T, H, W, 3)."""
+        """`count` of the sample's frames from `start` on, and black ones."""
         files = sample.entry.files
         ext = next((ext for ext in VIDEO_EXTENSIONS if ext in files), None)
         if ext is None:
             raise UnreadableSample(f"it has no video, only .{' .'.join(sorted(files))}")
+        if ext == "npy" and self.planes is not None:
+            raise self._other(sample, "it holds raw frames")
         if ext == "npy":
             return self._read_raw(sample, start, count)
-        size = self.height, self.width
-        video = self._room((self.frames, *size, 3), count)
-        decode_frames(sample.read(ext), start, count, size, lambda shape: video[: shape[0]])
+        data, size = sample.read(ext), (self.height, self.width)
+        video = self._room(self._shape, count)
+        if self.planes is None:
+            decode_frames(data, start, count, size, lambda shape: video[:count])
+            return video
+        try:
+            frames_TK = video[:count].reshape(count, -1)
+            decode_planes(data, start, count, size, self.planes, lambda shape: frames_TK)
+        except OtherPlanes as error:
+            raise self._other(sample, str(error)) from None
         return video
+
+    def _other(self, sample: StoredSample, what: str) -> DataError:
+        """Fatal: only on some devices would it be skipped."""
+        return DataError(
+            f"{sample.entry.key}: {what}, where its index says {self.planes}; {WRITE_INDEX}, or "
+            "set data.planes=false"
+        )
 
     def _read_raw(self, sample: StoredSample, start: int, count: int) -> np.ndarray:
         size = sample.entry.files["npy"][1]
@@ -102,7 +140,9 @@ class VideoWindows:
         return video
 
     def _room(self, shape: tuple[int, ...], count: int) -> np.ndarray:
-        """For `count` frames and the zeros after them."""
+        """For `count` frames and the black ones after them."""
         video = self._memory.empty(shape, np.uint8)
-        video[count:] = 0
+        video[count:] = 0 if self.planes is None else CHROMA_OFFSET
+        if self.planes is not None:
+            video[count:, : self.height] = LUMA_OFFSET
         return video

@@ -19,6 +19,7 @@ from coordtok.data.latents import LatentSpec
 from coordtok.data.loader import TrainLoader
 from coordtok.data.sequence import LoaderState
 from coordtok.data.shards import OpenedShards, open_shards
+from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import CheckpointError, as_typed
 from coordtok.scaling.memory import input_bytes
 from coordtok.scaling.memory_needs import check_memory, state_bytes
@@ -257,9 +258,13 @@ def _progress(
 def _train_loader(
     run: RunConfig, task: Task, datasets: list[OpenedShards], state: LoaderState
 ) -> TrainLoader:
+    on_gpu = distributed.device().type == "cuda"
+    read = task.reader()
+    if on_gpu and run.data.planes and isinstance(read, VideoWindows):
+        read = read.as_stored([dataset.index for dataset in datasets])
     return TrainLoader(
         datasets,
-        task.reader(),
+        read,
         seed=run.seed,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
@@ -268,7 +273,7 @@ def _train_loader(
         prefetch=run.data.prefetch,
         shuffle_block=run.data.shuffle_block,
         state=state,
-        pin_memory=distributed.device().type == "cuda",
+        pin_memory=on_gpu,
     )
 
 

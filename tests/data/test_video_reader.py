@@ -1,15 +1,19 @@
 import io
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
-from coordtok.data.index import SampleEntry
+from coordtok.data.index import SampleEntry, ShardIndex, VideoSpec
+from coordtok.data.loader import Batch
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.shards import open_shards
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import DataError
+from coordtok.train.tasks.sending import send_batch
 from coordtok.video.codec import encode_h264, encode_raw
 
 READ = VideoWindows(frames=4, height=16, width=32)
@@ -139,3 +143,34 @@ def test_frames_of_another_size_than_the_model_takes(write_shards, tmp_path):
     VideoWindows(100, 2, 4).check(opened.index, opened.location)
     with pytest.raises(DataError, match=rf"{tmp_path} holds frames of 2 x 4.*takes 16 x 32"):
         READ.check(opened.index, opened.location)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
+@pytest.mark.parametrize("frames", [3, 9])
+def test_planes_are_those_of_the_clip(pixel_format, frames):
+    pictures = video(frames)
+    pictures[:, 4:9, 6:20, 0] = 200
+    data = encode_h264(pictures, crf=10, gop=4, pixel_format=pixel_format, fps=Fraction(24))
+    stored = sample(frames, mp4=data)
+    codec = {"name": "h264", "pixel_format": pixel_format}
+    index = ShardIndex(VideoSpec(16, 32, 4, None), codec, 1, ())
+    read = READ.as_stored([index, index])
+    planes = read(stored, 0)[pixel_format]
+    assert planes.nbytes == 4 * 16 * 32 * (1.5 if pixel_format == "yuv420p" else 3)
+    assert read.blank()[pixel_format].shape == planes.shape
+    batch = Batch({pixel_format: torch.from_numpy(planes)[None]}, (), ())
+    assert np.array_equal(send_batch(batch).data["video"][0].numpy(), READ(stored, 0)["video"])
+    other = replace(READ, planes="yuv420p" if pixel_format == "yuv444p" else "yuv444p")
+    with pytest.raises(DataError, match=f"its planes are {pixel_format}.*data.planes=false"):
+        other(stored, 0)
+
+
+def test_planes_are_read_where_all_shards_hold_the_same():
+    def shards(**codec):
+        return ShardIndex(VideoSpec(16, 32, 4, None), codec, 1, ())
+
+    wide, full = (shards(name="h264", pixel_format=each) for each in ("yuv420p", "yuv444p"))
+    assert READ.as_stored([full]).planes == "yuv444p"
+    assert READ.as_stored([wide, full]).planes is None
+    assert READ.as_stored([wide, shards(name="raw")]).planes is None
+    assert replace(READ, height=15).as_stored([wide]).planes is None

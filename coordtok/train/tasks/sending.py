@@ -11,6 +11,8 @@ import torch
 
 from coordtok import distributed
 from coordtok.data.loader import Batch
+from coordtok.data.video_reader import PLANE_ROWS
+from coordtok.geometry.pixels import from_planes
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -27,12 +29,22 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def send_batch(batch: Batch) -> Batch:
-    """With its clips on this rank's device; numbers of each, which the host looks at, stay."""
+    """With its clips on this rank's device, as RGB; numbers of each, for the host, stay."""
     device = distributed.device()
     data = {
         name: send(each, device) if each.ndim > 1 else each for name, each in batch.data.items()
     }
+    for name in data.keys() & PLANE_ROWS.keys():
+        data["video"] = _rgb(data.pop(name), name)
     return replace(batch, data=data)
+
+
+def _rgb(planes_BTRW: torch.Tensor, pixel_format: str) -> torch.Tensor:
+    """The clips (B, T, H, W, 3) of stored planes, one after the other: the integers on the way take
+    a dozen times their memory."""
+    rows, width = planes_BTRW.shape[2:]
+    height = int(rows / PLANE_ROWS[pixel_format])
+    return torch.cat([from_planes(each.flatten(2), height, width) for each in planes_BTRW.split(1)])
 
 
 @cache
