@@ -2,6 +2,7 @@
 """Measure the project on this machine:
 
     python scripts/benchmark.py loader
+    python scripts/benchmark.py memory --shards shards/quickstart/train
     deepspeed scripts/benchmark.py train --deepspeed ds_configs/zero3.json --config tokenizer_s
     torchrun --nproc-per-node 2 scripts/benchmark.py checkpoint --deepspeed zero3_fp32 \\
         --config tokenizer_s
@@ -25,6 +26,7 @@ from coordtok.benchmarks import (
     command_decode,
     command_latents,
     command_loader,
+    command_memory,
     command_sample,
     command_train,
 )
@@ -32,6 +34,7 @@ from coordtok.errors import ConfigError
 
 COMMANDS = {
     "loader": command_loader,
+    "memory": command_memory,
     "train": command_train,
     "checkpoint": command_checkpoint,
     "decode": command_decode,

@@ -2,9 +2,10 @@
 
 All sides read the same random windows, in turns, in one process on one core, and give the same
 outputs: the clip as uint8 (T, H, W, 3) and its target patches (N, pt, ph, pw, 3). Drawing, opening,
-checking, decoding and batching are all in the time. How long the bare decoding (of raw frames:
-reading) of the same windows takes is measured beside it, and every clip is compared with the frames
-of its source video, resized exactly.
+checking, decoding and batching are all in the time. Beside each is its floor on the same windows,
+the bare decoding or, of raw frames, the reading into place, and every clip is compared with the
+frames of its source video, resized exactly. Stored planes, read as a GPU takes them, have no
+patches and are compared with the clip that they become.
 """
 
 import os
@@ -26,6 +27,7 @@ from coordtok.benchmarks.loader_sides import (
     Output,
     Shards,
     Side,
+    StoredPlanes,
     Window,
     first_windows,
 )
@@ -36,6 +38,7 @@ from coordtok.errors import DataError
 from coordtok.progress import ProgressBar
 
 BASELINE = "full-size video"
+PLANES = "h264, as planes"
 LEAST_PSNR = 20.0
 """To the exact clip, dB: what is further from it is another clip."""
 _WARM_UP = 2
@@ -65,7 +68,10 @@ def measure_loader(
     torch.set_num_threads(1)
     opened = {codec: open_shards(folder) for codec, folder in shards.items()}
     sides: dict[str, Side] = {BASELINE: FullSizeVideo(settings)}
-    sides |= {codec: Shards(each, settings) for codec, each in opened.items()}
+    for codec, each in opened.items():
+        if codec == "h264":
+            sides[PLANES] = StoredPlanes(each, settings)
+        sides[codec] = Shards(each, settings)
     some = next(iter(opened.values()))
     windows = first_windows(some, videos, settings, settings.clips + _WARM_UP)
     timings = {name: Timing() for name in sides}
@@ -83,17 +89,19 @@ def loader_report(
     settings: ClipSettings, sides: Mapping[str, Mapping[str, Any]], resume: Mapping[str, Any]
 ) -> Report:
     """The figures of `measure_loader` and `measure_resume` for people and for machines."""
-    heading = ["read from", "ms a clip", "clips/s", "times faster", "bare decode, ms"]
+    heading = ["read from", "ms a clip", "clips/s", "times faster", "floor, ms", "times the floor"]
     rows = [[*heading, "to the source"]]
     for name, each in sides.items():
         psnr = each["psnr_to_source_db"]
         cells = [f"{each[key]:.1f}" for key in ("ms_per_clip", "clips_per_s", "ratio_to_baseline")]
         pixels = "exact" if psnr is None else f"{psnr:.1f} dB"
-        rows.append([name, *cells, f"{each['bare_ms_per_clip']:.1f}", pixels])
+        floor = f"{each['bare_ms_per_clip']:.1f}", f"{each['ratio_to_floor']:.2f}"
+        rows.append([name, *cells, *floor, pixels])
     frames, height, width = settings.size
     text = [
         f"{settings.clips} random clips of {frames} frames of {height} x {width} with "
-        f"{settings.points} patches each, on one core, medians:",
+        f"{settings.points} patches each, on one core, medians; the floor is the "
+        "bare decode of the same windows, or the copy into place:",
         table(rows),
         f"resumed at clip {resume['position']:,} of an epoch of {resume['samples']:,} in "
         f"{resume['seconds']:.2f} s",
@@ -115,7 +123,8 @@ def _measure_window(
     outputs: dict[str, Output] = {}
     for name in names[first:] + names[:first]:
         side = sides[name]
-        seconds, outputs[name] = _timed(lambda: side.read(window))  # noqa: B023
+        seconds, found = _timed(lambda: side.read(window))  # noqa: B023
+        outputs[name] = side.output(found, window)
         bare_seconds, _ = _timed(side.bare(window))
         if number >= _WARM_UP:
             timings[name].bare_seconds.append(bare_seconds)
@@ -175,11 +184,13 @@ def _psnr(squared_error: float) -> float | None:
 def _figures(timing: Timing, baseline: Timing) -> dict[str, Any]:
     milliseconds = 1000 * statistics.median(timing.seconds)
     ratios = [slow / fast for slow, fast in zip(baseline.seconds, timing.seconds)]
+    over_floor = [whole / bare for whole, bare in zip(timing.seconds, timing.bare_seconds)]
     return {
         "ms_per_clip": milliseconds,
         "clips_per_s": 1000 / milliseconds,
         "ratio_to_baseline": statistics.median(ratios),
         "bare_ms_per_clip": 1000 * statistics.median(timing.bare_seconds),
+        "ratio_to_floor": statistics.median(over_floor),
         "psnr_to_source_db": _psnr(statistics.fmean(timing.squared_errors)),
         "ms_of_each_clip": [round(1000 * seconds, 3) for seconds in timing.seconds],
     }

@@ -24,6 +24,7 @@ from coordtok.data.video_reader import VideoWindows
 from coordtok.geometry.draw import draw_points
 from coordtok.geometry.grid import PatchGrid, Size3
 from coordtok.geometry.patches import gather
+from coordtok.geometry.pixels import from_planes
 
 SHUFFLE_BLOCK = 16
 
@@ -84,8 +85,11 @@ class Output(NamedTuple):
 
 
 class Side(Protocol):
-    def read(self, window: Window) -> Output:
+    def read(self, window: Window) -> Any:
         """The window; sides that are a sequence must be asked in its order."""
+
+    def output(self, found: Any, window: Window) -> Output:
+        """What was read, to be compared; not timed."""
 
     def bare(self, window: Window) -> Callable[[], None]:
         """An action that decodes the window from its file, or from the memory where that is
@@ -104,6 +108,9 @@ class FullSizeVideo:
         index_N3 = self._settings.draw(window.id)
         return Output(video_THW3, cut_patches(video_THW3, index_N3, patch))
 
+    def output(self, found: Output, window: Window) -> Output:
+        return found
+
     def bare(self, window: Window) -> Callable[[], None]:
         return lambda: _decode(window.video, window.start_in_video, self._settings)
 
@@ -121,7 +128,7 @@ class Shards:
         self._buffer = np.empty((*settings.size, 3), np.uint8)
         loader = TrainLoader(
             [opened],
-            VideoWindows(*settings.size),
+            self._windows(),
             seed=settings.seed,
             rank=0,
             world_size=1,
@@ -132,10 +139,21 @@ class Shards:
         )
         self._batches = iter(loader)
 
-    def read(self, window: Window) -> Output:
+    def _windows(self) -> VideoWindows:
+        return VideoWindows(*self._settings.size)
+
+    def read(self, window: Window) -> Any:
+        return self._patches(self._clip(window, "video"), window)
+
+    def output(self, found: Any, window: Window) -> Output:
+        return found
+
+    def _clip(self, window: Window, name: str) -> torch.Tensor:
         batch, _ = next(self._batches)
         assert batch.ids == (window.id,), f"{batch.ids} came where {window.id} is next"
-        video_BTHW3 = batch.data["video"]
+        return batch.data[name]
+
+    def _patches(self, video_BTHW3: torch.Tensor, window: Window) -> Output:
         index_BN3 = torch.from_numpy(self._settings.draw(window.id))[None]
         patches_BNP3 = gather(video_BTHW3, index_BN3, self._settings.patch)
         return Output(video_BTHW3[0].numpy(), patches_BNP3[0].numpy())
@@ -149,6 +167,20 @@ class Shards:
         header = sample.entry.files["npy"][1] - sample.entry.frames * frame_bytes
         offset = header + window.start_in_sample * frame_bytes
         return lambda: sample.read_into("npy", offset, self._buffer.reshape(-1).data)
+
+
+class StoredPlanes(Shards):
+    """Its planes as they are stored, as a GPU takes them, whose patches it takes by itself."""
+
+    def _windows(self) -> VideoWindows:
+        return super()._windows().as_stored([self._opened.index])
+
+    def read(self, window: Window) -> Any:
+        return self._clip(window, str(self._opened.index.codec["pixel_format"]))
+
+    def output(self, found: Any, window: Window) -> Output:
+        _, height, width = self._settings.size
+        return self._patches(from_planes(found.flatten(2), height, width), window)
 
 
 class _Places(VideoWindows):

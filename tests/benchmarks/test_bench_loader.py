@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordtok.benchmarks.bench_loader import BASELINE, loader_report, measure_loader
+from coordtok.benchmarks.bench_loader import BASELINE, PLANES, loader_report, measure_loader
 from coordtok.benchmarks.bench_resume import measure_resume
 from coordtok.benchmarks.loader_sides import ClipSettings, FullSizeVideo, Shards, first_windows
 from coordtok.benchmarks.loader_videos import make_sources, sample_videos
@@ -40,12 +40,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory, videos: Path) -> dict[str, 
 
 def test_every_field_of_the_report_is_measured(videos: Path, shards: dict[str, str]) -> None:
     figures = measure_loader(videos, shards, SETTINGS)
-    assert list(figures) == [BASELINE, "h264", "raw"]
+    assert list(figures) == [BASELINE, PLANES, "h264", "raw"]
+    assert figures[PLANES]["psnr_to_source_db"] == figures["h264"]["psnr_to_source_db"]
     for each in figures.values():
         assert len(each["ms_of_each_clip"]) == SETTINGS.clips
         assert each["ms_per_clip"] > 0
         assert each["clips_per_s"] > 0
         assert each["bare_ms_per_clip"] > 0
+        assert each["ratio_to_floor"] > 0
     assert figures[BASELINE]["ratio_to_baseline"] == 1
     assert figures["raw"]["psnr_to_source_db"] is None
     assert figures["h264"]["psnr_to_source_db"] > 35
