@@ -6,6 +6,7 @@ decoder         from planes and patch coordinates to pixels
 linear_path     a linear codec beside encoder and decoder
 dit             TriplaneDiT, the generator
 conditioning    what it is conditioned on, time and label, and its table of positions
+known_times     the generator at times that are known before they come
 layers          attention, MLP and the blocks of both models
 checks          what a caller may hand to a model
 legacy          short clips as the authors' release encodes them

@@ -13,6 +13,7 @@ of one plane.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -204,13 +205,14 @@ class TriplaneDiT(nn.Module):
         """`forward` from what `modulate` gives; for a model in one piece."""
         tokens_BLD = self._tokens(planes)
         for block, parts in zip(self.blocks, modulations):
-            tokens_BLD = block.modulated(tokens_BLD, parts)
+            tokens_BLD = cast(DiTBlock, block).modulated(tokens_BLD, parts)
         heads = zip(
             self.velocities,
             tokens_BLD.split(self.latent.tokens, dim=1),
             modulations[len(self.blocks) :],
         )
-        return planes_of(self.latent, (head.modulated(part, by) for head, part, by in heads))
+        velocities = (cast(PlaneVelocity, head).modulated(part, by) for head, part, by in heads)
+        return planes_of(self.latent, velocities)
 
     def _tokens(self, planes: Planes) -> torch.Tensor:
         check_planes(planes, self.latent)

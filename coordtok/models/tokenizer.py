@@ -36,6 +36,10 @@ from coordtok.models.legacy import legacy_overwrite_padding
 from coordtok.pretrained.hub import local_export
 from coordtok.pretrained.read import load_model
 
+TOKENS_AT_ONCE = 1 << 15
+"""Of `decode` on a GPU: 32 passes of 1,024 patches, a whole clip of 128 x 128 x 128 at one patch of
+8 x 8 a token, whose widest activation takes 268 MB in bf16 at the width of tokenizer_l."""
+
 
 class CoordTok(nn.Module):
     """Coordinate-based video tokenizer (docs/method.md; arXiv 2411.14762)."""
@@ -150,20 +154,22 @@ class CoordTok(nn.Module):
         times: Iterable[float | Fraction] | None = None,
         grouping: Grouping = DEFAULT_GROUPING,
         seed: int = 0,
-        groups_per_pass: int = 1,
+        groups_per_pass: int | None = None,
     ) -> torch.Tensor:
         """The video (B, F, H, W, 3), or only `frames` of it (any, in any order); float32 in
         [-1, 1], no grad.
 
         Patches are decoded in passes of about `points_per_pass`, grouped as `geometry.groups` says
         (also for `grouping` and `seed`); only the passes that hold a wanted frame are run,
-        `groups_per_pass` of them at a time, so memory does not grow with the length.
+        `groups_per_pass` of them at a time, so memory does not grow with the length: by default one
+        on a CPU, on a GPU as many as make about `TOKENS_AT_ONCE`. That is a matter of speed: pixels
+        are the same to 1e-5.
 
         times: instead of `frames`, times counted in frames from 0, also between two frames, which
         training never saw (docs/in_between_frames.md). The pass of the frame before is decoded with
         all its frames at the same offset, so a time does not depend on which others are wanted.
         """
-        if groups_per_pass < 1:
+        if groups_per_pass is not None and groups_per_pass < 1:
             raise ConfigError(f"groups_per_pass is {groups_per_pass}; decode at least 1 at a time")
         if frames is not None and times is not None:
             raise ConfigError("both frames and times are given; choose one")
@@ -176,15 +182,20 @@ class CoordTok(nn.Module):
         )
         points = self.points_per_pass if points_per_pass is None else points_per_pass
         groups = patch_groups(self.decoder.grid, points, grouping, seed)
+        at_once = groups_per_pass or self._at_once(planes.batch * max(map(len, groups)))
         shape = (planes.batch, len(wanted), *self.config.video_size[1:], 3)
         video_BFHW3 = planes[0].new_empty(shape, dtype=torch.float32)
         for offset in sorted({offset for _, offset in wanted}):
             frame_F = torch.tensor([frame if each == offset else -1 for frame, each in wanted])
-            for index_GN3 in _passes(groups, self._slabs(frame_F), groups_per_pass):
+            for index_GN3 in _passes(groups, self._slabs(frame_F), at_once):
                 index_BGN3 = index_GN3.to(self.device).expand(planes.batch, -1, -1, -1)
                 pixels_BGNP3 = self.decoder(planes, index_BGN3, offset)
                 self._place(video_BFHW3, pixels_BGNP3, index_GN3, frame_F)
         return clip_(video_BFHW3)
+
+    def _at_once(self, tokens: int) -> int:
+        """Groups of one forward pass, each of so many tokens."""
+        return 1 if self.device.type == "cpu" else max(1, TOKENS_AT_ONCE // tokens)
 
     def _slabs(self, frame_F: torch.Tensor) -> torch.Tensor:
         return frame_F.div(self.config.decoder_patch[0], rounding_mode="floor")
