@@ -1,5 +1,6 @@
 """What a run prints when it starts: what it trains, on what, how long, in how much memory."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def _sharding(run: RunConfig, sharding: Sharding) -> str:
 def _memory(run: RunConfig, sharding: Sharding) -> str:
     """By formula (coordtok.scaling.memory): libraries and what an allocator wastes come on top."""
     zero, ranks = Zero.load(sharding.source), distributed.world_size()
+    if distributed.device().type == "cpu":  # what is never written of the bucket takes no memory
+        zero = replace(zero, bucket=min(zero.bucket, sum(parameters(run.model).values())))
     parts = rank_memory(run, zero, ranks, rank_batch(run, ranks))
     unit, letter = (2**30, "GiB") if sum(parts.values()) >= 2**30 else (2**20, "MiB")
     listed = ", ".join(f"{name} {size / unit:.1f}" for name, size in parts.items() if size)
