@@ -49,6 +49,7 @@ class StoredToRgb:
 
     def __init__(self, first: av.VideoFrame) -> None:
         self._graph = Graph()
+        self._graph.threads = 1  # a fork would wait for those of a graph that it frees
         self._source = self._graph.add_buffer(
             width=first.width, height=first.height, format=first.format, time_base=Fraction(1)
         )

@@ -178,6 +178,7 @@ class _Interleaver:
     def __init__(self, pixels: int) -> None:
         rows = -(-pixels // _ROW)
         self._graph = Graph()
+        self._graph.threads = 1  # a fork would wait for those of a graph that it frees
         self._source = self._graph.add_buffer(
             width=_ROW, height=rows, format=av.VideoFormat("gbrp"), time_base=Fraction(1)
         )

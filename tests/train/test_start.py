@@ -21,8 +21,8 @@ def test_a_start_says_what_is_trained_and_a_resume_what_changed(new_run: NewRun)
         "steps     2, 4 clips each: 8 clips; ",
         "device    CPU, threads a rank: 1, float32",
         "zero3_fp32.json), ranks: 2; of each step's clips a rank takes 1 x 2",
-        "weights 0.1, masters 0.1, optimizer 0.2, EMA 0.1, small weights, whole 0.2, gradients 0.1, "
-        "bucket 0.2, ",
+        "weights 0.1, masters 0.1, optimizer 0.2, EMA 0.1, small weights, whole 0.2, "
+        "gradients 0.1, bucket 0.2, ",
     ):
         assert text in output, output
     output = run("train.steps=3", "optim.lr=1e-3")
