@@ -4,17 +4,23 @@ Such a file is a pickle, which can run any code when it is loaded, and reading a
 what it likes. The one guard is here; callers say in their errors what helps.
 """
 
+import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from coordtok.errors import one_line
 from coordtok.storage.files import open_regular
+
+_LONGEST_NAME = 1000
+"""Characters of what a pickle calls."""
+_PICKLES = 5
+"""At the beginning of a file that is no zip."""
 
 
 class WantsToRun(ValueError):
@@ -37,6 +43,7 @@ def load_weights_only(path: Path, also: Sequence[type] = ()) -> Any:
     try:
         open_regular(path).close()
         is_zip = _is_stored_zip(path)
+        _check_names(path, is_zip)
         # The warning is of the pickle's version, beside which the error says all there is to say.
         with torch.serialization.safe_globals([*also]), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -68,3 +75,26 @@ def _is_stored_zip(path: Path) -> bool:
         if any(each.compress_type != zipfile.ZIP_STORED for each in file.infolist()):
             raise ValueError("its entries are compressed")
     return True
+
+
+def _check_names(path: Path, is_zip: bool) -> None:
+    """ValueError where a name has no end: torch looks through what it says of one for hours."""
+    for pickle in _pickles(path, is_zip):
+        try:
+            found = [(op.name, given) for op, given, _ in pickletools.genops(pickle)]
+        except Exception:  # of whatever it is, torch says so
+            return
+        if any(op in ("GLOBAL", "INST") and len(str(name)) > _LONGEST_NAME for op, name in found):
+            raise ValueError("a name in it has no end")
+
+
+def _pickles(path: Path, is_zip: bool) -> Iterator[IO[bytes]]:
+    if not is_zip:
+        with path.open("rb") as file:
+            yield from (file for _ in range(_PICKLES))
+        return
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                with archive.open(name) as file:
+                    yield file
