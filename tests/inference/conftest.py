@@ -1,7 +1,7 @@
 """A tiny tokenizer, video shards for it, and the latents of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,15 @@ def members(key: str, number: int, frames: int) -> dict[str, bytes]:
         f"{key}.npy": encode_raw(film(number, frames)),
         f"{key}.json": json.dumps(info).encode(),
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in forked processes, whose bytes are compared: sums of two threads differ."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
