@@ -81,10 +81,13 @@ def _check_names(path: Path, is_zip: bool) -> None:
     """ValueError where a name has no end: torch looks through what it says of one for hours."""
     for pickle in _pickles(path, is_zip):
         try:
-            found = [(op.name, given) for op, given, _ in pickletools.genops(pickle)]
+            endless = any(
+                op.name in ("GLOBAL", "INST") and len(str(name)) > _LONGEST_NAME
+                for op, name, _ in pickletools.genops(pickle)
+            )
         except Exception:  # of whatever it is, torch says so
             return
-        if any(op in ("GLOBAL", "INST") and len(str(name)) > _LONGEST_NAME for op, name in found):
+        if endless:
             raise ValueError("a name in it has no end")
 
 
