@@ -24,6 +24,7 @@ from coordtok.scaling.flops import clip_flops
 from coordtok.scaling.memory import Zero, rank_memory
 from coordtok.scaling.parameters import shapes
 from coordtok.scaling.times import StepTime, step_time
+from coordtok.train.engine import rank_batch
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,13 @@ def _presets(name: str, row: Callable[[str], Row]) -> list[Row]:
 def _parameters() -> Table:
     def row(preset: str) -> Row:
         model = load_config(preset).model
+        planned = dict(shapes(model))
         found = {name: tuple(each.shape) for name, each in built(model).named_parameters()}
-        planned = sum(map(prod, shapes(model).values()))
-        differing = dict(shapes(model)).items() ^ found.items()
+        differing = planned.items() ^ found.items()
         note = f" ({len(differing)} shapes differ)" if differing else ""
-        return Row(f"{preset}{note}", planned, sum(map(prod, found.values())))
+        return Row(
+            f"{preset}{note}", sum(map(prod, planned.values())), sum(map(prod, found.values()))
+        )
 
     return Table("parameters", "M", 1e6, 0.0, _presets("parameters", row))
 
@@ -169,8 +172,7 @@ def _memory() -> Table:
     rows = []
     for case, found in zip(cases, measure("memory", cases, 1, 1, kind == "cuda")):
         run = _run(case)
-        micro_batch = run.train.micro_batch or run.train.global_batch
-        memory = rank_memory(run, _zero(case), 1, micro_batch, kind)
+        memory = rank_memory(run, _zero(case), 1, rank_batch(run, 1), kind)
         rows.append(Row(case.name, sum(memory.values()), found))
     note = "found: " + ("peak of the GPU's allocator" if kind == "cuda" else "traced allocations")
     return Table("memory of a rank", "MiB", 2**20, 0.1, rows, notes=[note])
@@ -203,8 +205,7 @@ def _messages() -> Table:
     rows = []
     for case, found in zip(cases, measure("messages", cases, ranks, 1, False)):
         run = _run(case)
-        micro_batch = run.train.micro_batch or run.train.global_batch // ranks
-        passes = run.train.global_batch // (ranks * micro_batch)
+        passes = run.train.global_batch // (ranks * rank_batch(run, ranks))
         planned = messages(run, _zero(case), ranks, passes)
         for name, size in found.items():
             if size or planned.get(name):
@@ -285,8 +286,7 @@ def _probed(probes: Sequence[dict[str, float]], on_gpu: bool) -> Device:
 
 def _planned(case: Case, device: Device) -> StepTime:
     run = _run(case)
-    micro_batch = run.train.micro_batch or run.train.global_batch
-    return step_time(run, _zero(case), device, 1, micro_batch, device.link)
+    return step_time(run, _zero(case), device, 1, rank_batch(run, 1), device.link)
 
 
 def _run(case: Case) -> RunConfig:
