@@ -12,11 +12,9 @@ other.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
 
 import av
 import numpy as np
-from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
@@ -30,6 +28,7 @@ from coordtok.geometry.bt709 import (
     RED_V,
     ROUND,
 )
+from coordtok.video.pixel_formats import PIXEL_FORMATS, RgbGraph
 
 Bytes = NDArray[np.uint8]
 
@@ -38,15 +37,12 @@ _ROW = 1024
 _GREEN = 272 - LUMA_OFFSET * 2 * LUMA + CHROMA_OFFSET * (GREEN_U + GREEN_V)
 _GREEN_AT = 56
 """So much below itself green is summed up, or loud colours would pass 2^15."""
-_INTERLEAVE = "sws_dither=none:threads=1:flags=accurate_rnd+bitexact"
-if av.library_versions["libswscale"][0] >= 9:
-    _INTERLEAVE += "+unstable"  # FFmpeg 8's kernels: a third of the time
 
 
 def is_ours(picture: av.VideoFrame) -> bool:
     """Whether its planes are as the builder stores them: 4:2:0 or 4:4:4, BT.709, limited range."""
     return (
-        picture.format.name in ("yuv420p", "yuv444p")
+        picture.format.name in PIXEL_FORMATS
         and picture.colorspace == Colorspace.ITU709
         and picture.color_range == ColorRange.MPEG
     )
@@ -177,14 +173,8 @@ class _Interleaver:
 
     def __init__(self, pixels: int) -> None:
         rows = -(-pixels // _ROW)
-        self._graph = Graph()
-        self._graph.threads = 1  # a fork would wait for those of a graph that it frees
-        self._source = self._graph.add_buffer(
-            width=_ROW, height=rows, format=av.VideoFormat("gbrp"), time_base=Fraction(1)
-        )
-        self._sink = self._graph.add("buffersink")
-        to_rgb = self._graph.add("scale", _INTERLEAVE), self._graph.add("format", "pix_fmts=rgb24")
-        self._graph.link_nodes(self._source, *to_rgb, self._sink).configure()
+        gbrp = av.VideoFormat("gbrp")
+        self._to_rgb = RgbGraph(_ROW, rows, gbrp, "accurate_rnd+bitexact")
         self._picture = av.VideoFrame(_ROW, rows, "gbrp")
         self._picture.color_range = ColorRange.JPEG
         green, blue, red = planes_of(self._picture, [(rows, _ROW)] * 3)
@@ -192,9 +182,7 @@ class _Interleaver:
 
     def put(self, video_FHW3: Bytes) -> None:
         """Fill a video with the pixels of `planes`."""
-        self._source.push(self._picture)
-        packed = self._sink.pull()
-        assert isinstance(packed, av.VideoFrame)
+        packed = self._to_rgb(self._picture)
         pixels = np.frombuffer(packed.planes[0], np.uint8)  # type: ignore[call-overload]
         assert packed.planes[0].line_size == 3 * _ROW
         video_FHW3.reshape(-1)[...] = pixels[: video_FHW3.size]
