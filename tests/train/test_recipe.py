@@ -7,7 +7,7 @@ import pytest
 
 from coordtok.train.export import export_checkpoint
 from tests.support.ranks import finish
-from tests.support.runs import Run, kill_at_random
+from tests.support.runs import Run, finish_both, kill_at_random
 
 NewRun = Callable[..., Run]
 RECIPE = {
@@ -80,9 +80,8 @@ def test_muon_resumes_bit_for_bit_and_on_other_ranks(new_run: NewRun) -> None:
 def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun) -> None:
     sections = {**RECIPE, "train": {"save_every": 5, "eval_every": 50, "keep_last": 2}}
     whole, killed = new_run("whole", **sections), new_run("killed", **sections)
-    whole("train.steps=120", ranks=2)
-    kill_at_random(killed, kills=2, steps=120, ranks=2, seed=2)
-    killed("train.steps=120", ranks=2)
+    kill_at_random(killed, kills=2, ranks=2, seed=2)
+    finish_both(whole, killed, ranks=2)
     assert killed.losses() == whole.losses()
 
 
