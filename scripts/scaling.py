@@ -191,7 +191,7 @@ def _plan(args: argparse.Namespace) -> int:
     link = None if args.interconnect is None else args.interconnect * 1e9
     plans = []
     for config, sharding in product(args.config, args.deepspeed):
-        run, zero = load_config(config, args.set), Zero.load(sharding)
+        run, zero = load_config(config, args.set), Zero.load(sharding, device.kind)
         pace = 1.0
         if args.calibrate is not None:
             pace = measured_pace(_read_result(args.calibrate), device, run.model.name)

@@ -141,7 +141,12 @@ def _case(config: str, stage: int, bf16: bool, *overrides: str, **zero: float) -
     return Case(
         config,
         (*overrides, *_ON_NOISE),
-        {"bf16": {"enabled": bf16}, "zero_optimization": section},
+        {
+            "bf16": {"enabled": bf16},
+            "data_types": {"grad_accum_dtype": "auto"},
+            "communication_data_type": "fp32",
+            "zero_optimization": section,
+        },
     )
 
 
@@ -158,7 +163,7 @@ def memory_cases() -> list[Case]:
     batch = (*small, "train.points=256")
     return [
         _case("tokenizer_tiny", 1, False, *batch),
-        _case("tokenizer_tiny", 1, False, "train.global_batch=4", "train.micro_batch=1"),
+        _case("tokenizer_tiny", 1, True, "train.global_batch=4", "train.micro_batch=1"),
         _case("tokenizer_s", 2, True, *batch),
         _case("tokenizer_s", 3, False, *batch, reduce_bucket_size=1_000_000),
         _case("dit_tiny", 3, True, "train.global_batch=16"),

@@ -1,8 +1,9 @@
 """The DeepSpeed JSONs that come with the project: `ds_configs/`, in a clone beside the package and
 in an installed package inside it, and how these and others are read."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import coordtok
 from coordtok.errors import ConfigError
@@ -40,3 +41,23 @@ def read_sharding(name_or_path: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{name_or_path} must hold a JSON object")
     return config
+
+
+Precision = Literal["bfloat16", "float32"]
+"""Of the weights that compute."""
+
+
+def precision_left_open(config: Mapping[str, Any]) -> bool:
+    """Whether a DeepSpeed JSON leaves the precision to where it runs: `bf16.enabled` is "auto"."""
+    bf16 = config.get("bf16")
+    return isinstance(bf16, dict) and bf16.get("enabled") == "auto"
+
+
+def precision_of(config: Mapping[str, Any], on_gpu: bool) -> Precision:
+    """What a DeepSpeed JSON computes in. Where it is left open, bfloat16 on a GPU and float32 on a
+    CPU, which multiplies bfloat16 more slowly."""
+    if precision_left_open(config):
+        return "bfloat16" if on_gpu else "float32"
+    bf16 = config.get("bf16")
+    enabled = isinstance(bf16, dict) and bf16.get("enabled", False)
+    return "bfloat16" if enabled else "float32"

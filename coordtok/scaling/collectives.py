@@ -30,7 +30,7 @@ def messages(run: RunConfig, zero: Zero, ranks: int, passes: int) -> dict[str, f
         owned = sum(_padded(group, ZERO_ALIGNMENT * ranks) for group in _groups(run)) / ranks
         gathered = zero.number * owned if zero.stage else 0.0
         return {
-            "all_reduce": times * zero.number * summed,
+            "all_reduce": times * zero.sent * summed,
             "all_gather_into_tensor": gathered,
         }
     kept = [each for each in numbers if each <= zero.persistence]
@@ -39,7 +39,7 @@ def messages(run: RunConfig, zero: Zero, ranks: int, passes: int) -> dict[str, f
     gathered = passes * (_shares(parted, ranks) + again) + _shares(kept, ranks)
     return {
         "all_gather_into_tensor": zero.number * gathered,
-        "reduce_scatter_tensor": zero.number * passes * (ranks * _shares(numbers, ranks) - unused),
+        "reduce_scatter_tensor": zero.sent * passes * (ranks * _shares(numbers, ranks) - unused),
     }
 
 

@@ -9,13 +9,13 @@ optimiser's temporaries).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from coordtok.config.models import DiTModelConfig, ModelConfig
 from coordtok.config.schema import RunConfig
-from coordtok.config.sharding import read_sharding
+from coordtok.config.sharding import precision_of, read_sharding
 from coordtok.errors import ConfigError
 from coordtok.scaling.activations import activation_bytes
 from coordtok.scaling.parameters import matrices, parameters, sizes
@@ -45,6 +45,11 @@ class Zero:
     stage: int
     number: int
     """Bytes of a number of the weights that compute: 2 for bfloat16, 4 for float32."""
+    gradient: int | None = None
+    """Bytes of a number that gradients are accumulated in; None: 4, but where each update has one
+    micro-batch, and nothing is accumulated, those of weights."""
+    sent: int = FLOAT
+    """Bytes of a number in which they are sent and summed over ranks."""
     offload_optimizer: bool = False
     offload_param: bool = False
     bucket: float = _BUCKET
@@ -54,15 +59,16 @@ class Zero:
     source: str = ""
 
     @classmethod
-    def load(cls, name_or_path: str) -> "Zero":
-        """
+    def load(cls, name_or_path: str, kind: str = "cuda") -> "Zero":
+        """Of the JSON of that name or path, on a device of that kind, "cuda" or "cpu".
+
         Raises:
             ConfigError: as `read_sharding`, or no stage from 0 to 3.
         """
-        return cls.of(read_sharding(name_or_path), name_or_path)
+        return cls.of(read_sharding(name_or_path), name_or_path, kind)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], source: str) -> "Zero":
+    def of(cls, config: Mapping[str, Any], source: str, kind: str = "cuda") -> "Zero":
         """Of what a DeepSpeed JSON holds.
 
         Raises:
@@ -74,9 +80,14 @@ class Zero:
             raise ConfigError(
                 f"zero_optimization.stage is {stage} in {source}; it must be 0, 1, 2 or 3"
             )
+        number = 2 if precision_of(config, kind == "cuda") == "bfloat16" else FLOAT
+        accumulated = _section(config, "data_types").get("grad_accum_dtype", "as weights")
+        gradients = {"auto": None, "fp32": FLOAT}
         return cls(
             stage,
-            2 if _section(config, "bf16").get("enabled", False) else FLOAT,
+            number,
+            gradients.get(accumulated, number),
+            FLOAT if config.get("communication_data_type") == "fp32" else number,
             _section(section, "offload_optimizer").get("device", "none") != "none",
             _section(section, "offload_param").get("device", "none") != "none",
             _number(section, "reduce_bucket_size", _BUCKET),
@@ -90,11 +101,28 @@ class Zero:
             source,
         )
 
+    def settled(self, accumulates: bool) -> "Zero":
+        """With the bytes of a gradient that are left to whether gradients are accumulated."""
+        return (
+            self if self.gradient else replace(self, gradient=FLOAT if accumulates else self.number)
+        )
+
+    @property
+    def keeps_both_gradients(self) -> bool:
+        """Whether DeepSpeed keeps all gradients on each rank, in both formats: its BF16_Optimizer,
+        for float32 gradients of bfloat16 weights at stage 1."""
+        return (self.stage, self.number, self.gradient) == (
+            1,
+            2,
+            FLOAT,
+        ) and not self.offload_optimizer
+
 
 def rank_memory(
     run: RunConfig, zero: Zero, ranks: int, micro_batch: int, kind: str = "cuda"
 ) -> dict[str, float]:
     """Bytes on one rank's device when most is held, by what they are for. kind: "cuda" or "cpu"."""
+    zero = zero.settled(run.train.global_batch > ranks * micro_batch)
     backward = _backward(run, zero, ranks, micro_batch)
     update = {"update": _update(run, zero, ranks, kind)}
     most = max(backward, update, key=lambda parts: sum(parts.values()))
@@ -113,11 +141,15 @@ def rank_states(run: RunConfig, zero: Zero, ranks: int) -> dict[str, float]:
         "optimizer": kept * _share(states(run), ranks, zero, 1),
         "EMA": kept * owned if run.ema.decay > 0 else 0.0,
     }
+    if zero.keeps_both_gradients:
+        found["gradients"] = (FLOAT + zero.number) * float(count)
     if zero.stage == 3:
         whole = [each for each in sizes(run.model) if each <= zero.persistence]
         found["small weights, whole"] = zero.number * sum(whole) if ranks > 1 else 0.0
-        found["gradients"] = 0.0 if zero.offload_optimizer else zero.number * owned
-        found["bucket"] = zero.number * zero.bucket
+        found["gradients"] = (
+            0.0 if zero.offload_optimizer else (zero.gradient or zero.number) * owned
+        )
+        found["bucket"] = zero.sent * zero.bucket
     return found
 
 
@@ -133,11 +165,15 @@ def _backward(run: RunConfig, zero: Zero, ranks: int, micro_batch: int) -> dict[
         gathered = min(large, zero.live, zero.reuse / 2)
         found["gathered"] = zero.number * gathered if ranks > 1 else 0.0
         return found
+    if zero.keeps_both_gradients:
+        return found
     accumulated = (
         _share(count, ranks, zero, 2) if run.train.global_batch > ranks * micro_batch else 0
     )
-    found["gradients"] = zero.number * accumulated
+    found["gradients"] = (zero.gradient or zero.number) * accumulated
     found["bucket"] = zero.number * zero.bucket if zero.stage else 0.0
+    if zero.sent != zero.number and zero.stage and ranks > 1:
+        found["bucket"] += zero.sent * min(zero.bucket, count)  # copied to be sent
     return found
 
 
@@ -148,10 +184,11 @@ def _update(run: RunConfig, zero: Zero, ranks: int, kind: str) -> float:
     owned = _share(sum(parameters(run.model).values()), ranks, zero, 1)
     if zero.stage == 3:
         owned = min(owned, _SUB_GROUP)
+    gradients = 0.0 if zero.keeps_both_gradients else FLOAT * owned
     if run.optim.name != "muon":
-        return FLOAT * owned * (1 + TEMPORARIES[kind])
+        return gradients + FLOAT * owned * TEMPORARIES[kind]
     of_matrices = sum(rows * columns for rows, columns in matrices(run.model))
-    return FLOAT * (owned + 3 * min(of_matrices, _MUON_AT_ONCE))
+    return gradients + FLOAT * 3 * min(of_matrices, _MUON_AT_ONCE)
 
 
 def host_memory(run: RunConfig, zero: Zero, ranks: int) -> float:

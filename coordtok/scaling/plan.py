@@ -252,7 +252,12 @@ def warnings(plan: Plan, lanes: int | None) -> Iterator[str]:
     if plan.time.exposed > 0.1 * plan.time.total:
         yield (
             f"sending takes {plan.time.communication:.2f} s an update and hides behind no more "
-            "than its backward passes: use a lower ZeRO stage, larger micro-batches or fewer ranks"
+            "than its backward passes: use a lower ZeRO stage, larger micro-batches, fewer ranks"
+            + (
+                ', or "communication_data_type": "bf16"'
+                if plan.zero.sent > plan.zero.number
+                else ""
+            )
         )
     if plan.time.host > plan.time.device:
         yield (

@@ -10,19 +10,20 @@ import difflib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime import bf16_optimizer
 from deepspeed.utils import logger as deepspeed_logger
 from deepspeed.utils import set_z3_leaf_module
 from torch import nn
 
 from coordtok import distributed
 from coordtok.config.schema import RunConfig
-from coordtok.config.sharding import read_sharding
+from coordtok.config.sharding import precision_left_open, precision_of, read_sharding
 from coordtok.errors import ConfigError, one_line
 from coordtok.models.layers import block_stacks
 from coordtok.ops.attention import choose_kernel
@@ -41,6 +42,15 @@ class Sharding:
 
     config: dict[str, Any]
     source: str
+    is_open: bool = False
+    """Whether the JSON leaves the precision to the device, or to the run that is resumed."""
+
+    def resuming(self, precision: str) -> "Sharding":
+        """At the precision of a checkpoint, where the JSON leaves it open."""
+        if not self.is_open:
+            return self
+        bf16 = {**self.config["bf16"], "enabled": precision == "bfloat16"}
+        return replace(self, config={**self.config, "bf16": bf16})
 
     @property
     def stage(self) -> int:
@@ -58,10 +68,12 @@ class Sharding:
 
 
 def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
-    """The DeepSpeed JSON of that path or name, completed for `run` on `world_size` ranks."""
+    """The DeepSpeed JSON of that path or name, completed for `run` on `world_size` ranks of this
+    device."""
     config = read_sharding(path)
     micro_batch = rank_batch(run, world_size)
     accumulation = run.train.global_batch // (world_size * micro_batch)
+    is_open = _fill_precision(config, accumulation)
     owned = {
         "train_batch_size": (run.train.global_batch, "train.global_batch"),
         "train_micro_batch_size_per_gpu": (micro_batch, "train.micro_batch"),
@@ -81,12 +93,28 @@ def load_sharding(path: str, run: RunConfig, world_size: int) -> Sharding:
             raise ConfigError(f"{key} in {path} has its home in {home} of the YAML; remove it")
     _check(config, path)
     config["zero_allow_untested_optimizer"] = True
-    if config.get("bf16", {}).get("enabled"):  # ZeRO-1 and 2 take any update in bf16 by default
+    if "bf16" in config:  # in it ZeRO-1 and 2 take any update by default
         config["bf16"].setdefault("check_grad_overflow", True)
     if run.train.compile:  # its own linear function, which breaks graphs, is for eager blocks
         config["zero_optimization"].setdefault("memory_efficient_linear", False)
     config.setdefault("steps_per_print", 10**12)
-    return Sharding(config, path)
+    return Sharding(config, path, is_open)
+
+
+def _fill_precision(config: dict[str, Any], accumulation: int) -> bool:
+    """Give the precisions that the JSON leaves open their values; whether that of weights was.
+
+    Gradients are accumulated in fp32, where any are: then DeepSpeed's BF16_Optimizer stands in for
+    its ZeRO-1, and keeps all of them on each rank.
+    """
+    is_open = precision_left_open(config)
+    if is_open:
+        on_gpu = distributed.device().type == "cuda"
+        config["bf16"]["enabled"] = precision_of(config, on_gpu) == "bfloat16"
+    types = config.get("data_types")
+    if isinstance(types, dict) and types.get("grad_accum_dtype") == "auto":
+        types["grad_accum_dtype"] = "fp32" if accumulation > 1 else None
+    return is_open
 
 
 def _check(config: dict[str, Any], path: str) -> None:
@@ -164,6 +192,7 @@ def _prepare_deepspeed() -> None:
     memory serve as well. The table of ops is given, because looking it up probes with a compiler.
     """
     deepspeed_logger.setLevel(logging.ERROR)
+    bf16_optimizer.see_memory_usage = lambda *_, **__: None  # it prints, and resets peaks
     deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
     if distributed.device().type == "cpu":
         os.environ["DS_PIN_MEMORY_BACKEND"] = "torch"

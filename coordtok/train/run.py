@@ -112,6 +112,8 @@ def _start(
                     nothing_to_do(checkpoint, state.step, run), next_steps(folder, run, state.step)
                 )
                 return None
+            if state is not None:
+                sharding = sharding.resuming(state.precision)
             parts = prepare(run, state, allow_grown_data)
             _say(summary(parts.run, sharding, parts.data, parts.held_out, checkpoint, state))
             return assemble(parts, sharding, folder, checkpoint, state, stop), checkpoint

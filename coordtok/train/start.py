@@ -32,7 +32,7 @@ def summary(
         "data": _data(run, data),
         "held out": _held_out(run, held_out),
         "steps": _steps(run, data, 0 if state is None else state.step),
-        "device": f"{_device()}, {sharding.precision}{_how(run, sharding)}",
+        "device": f"{_device()}, {_precision(sharding, state)}{_how(run, sharding)}",
         "sharding": _sharding(run, sharding),
         "memory": _memory(run, sharding),
     }
@@ -85,6 +85,13 @@ def _device() -> str:
     return f"CPU, threads a rank: {torch.get_num_threads()}"
 
 
+def _precision(sharding: Sharding, state: TrainState | None) -> str:
+    if not sharding.is_open:
+        return sharding.precision
+    chosen = "as before" if state is not None else "chosen for it"
+    return f"{sharding.precision} ({chosen})"
+
+
 def _how(run: RunConfig, sharding: Sharding) -> str:
     """Kernels: of attention, and whether blocks are compiled."""
     compiled = ", compiled blocks" if run.train.compile else ""
@@ -103,7 +110,7 @@ def _sharding(run: RunConfig, sharding: Sharding) -> str:
 
 def _memory(run: RunConfig, sharding: Sharding) -> str:
     """By formula (coordtok.scaling.memory): libraries and what an allocator wastes come on top."""
-    zero, ranks = Zero.load(sharding.source), distributed.world_size()
+    zero, ranks = Zero.of(sharding.config, sharding.source), distributed.world_size()
     if distributed.device().type == "cpu":  # what is never written of the bucket takes no memory
         zero = replace(zero, bucket=min(zero.bucket, sum(parameters(run.model).values())))
     parts = rank_memory(run, zero, ranks, rank_batch(run, ranks))

@@ -44,7 +44,8 @@ def test_stages_shard_what_they_say() -> None:
     count = sum(parameters(run.model).values())
     memory = {stage: rank_memory(run, replace(ZERO1, stage=stage), 8, 1) for stage in range(4)}
     assert [memory[stage]["weights"] / count for stage in range(4)] == [2, 2, 2, 0.25]
-    assert "gradients" not in memory[3] or memory[3]["gradients"] == 2 * count / 8
+    assert memory[1]["gradients"] == 6 * count, "all of them, in both formats, on each rank"
+    assert memory[3]["gradients"] == 4 * count / 8
     assert all(memory[stage]["optimizer"] == 8 * count / 8 for stage in range(1, 4))
     assert memory[0]["optimizer"] == 8 * count, "nothing is sharded under stage 0"
     assert checkpoint_bytes(run) == 12 * count, "it keeps no average"
@@ -70,25 +71,32 @@ def test_weights_travel_once_under_stage_1_and_for_each_pass_under_stage_3() -> 
     run = load_config("tokenizer_b")
     count = sum(parameters(run.model).values())
     assert link_bytes(run, ZERO1, 1, passes=4) == 0
-    assert link_bytes(run, ZERO1, 2, passes=4) == pytest.approx(3 * count, rel=1e-6)
+    assert link_bytes(run, ZERO1, 2, passes=4) == pytest.approx(5 * count, rel=1e-6)
+    in_bf16 = replace(ZERO1, sent=2)
+    assert link_bytes(run, in_bf16, 2, passes=4) == pytest.approx(3 * count, rel=1e-6)
     sent = messages(run, ZERO3, 2, passes=4)
-    assert sent["reduce_scatter_tensor"] == pytest.approx(4 * 2 * count, rel=1e-6)
+    assert sent["reduce_scatter_tensor"] == pytest.approx(4 * 4 * count, rel=1e-6)
     assert sent["all_gather_into_tensor"] == pytest.approx(4 * count, rel=0.01)
     twice = messages(run, replace(ZERO3, reuse=0), 2, passes=4)
     assert twice["all_gather_into_tensor"] == pytest.approx(8 * count, rel=0.01)
 
 
 def test_most_is_held_in_the_backward_pass_or_in_the_update() -> None:
-    run = load_config("tokenizer_l", ["train.micro_batch=null"])
+    one, run = (
+        load_config("tokenizer_l", ["train.micro_batch=null", f"train.global_batch={batch}"])
+        for batch in (1, 256)
+    )
     count = sum(parameters(run.model).values())
-    small = replace(ZERO1, bucket=0)
-    few, many = (rank_memory(run, small, 1, micro_batch) for micro_batch in (1, 64))
+    small = replace(Zero.load("zero2"), bucket=0)
+    few, many = rank_memory(one, small, 1, 1), rank_memory(run, small, 1, 64)
     assert few["update"] == 4 * count, "gradients in float32"
-    assert rank_memory(run, small, 1, 1, "cpu")["update"] == 4 * 3 * count
+    assert rank_memory(one, small, 1, 1, "cpu")["update"] == 4 * 3 * count
     assert "update" not in many
     assert many["activations"] == 64 * activation_bytes(run, 2)
-    assert many["gradients"] == 2 * count, "they add up over micro-batches"
-    assert rank_memory(run, ZERO1, 1, 64)["bucket"] == 2 * 5e8, "however small the model is"
+    assert many["gradients"] == 4 * count, "they add up over micro-batches"
+    with_bucket = replace(small, bucket=5e8)
+    assert rank_memory(run, with_bucket, 1, 64)["bucket"] == 2 * 5e8, "however small the model is"
+    assert "update" not in rank_memory(run, ZERO1, 1, 1), "nothing is made there but in place"
 
 
 def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:

@@ -55,6 +55,14 @@ TINY = {
 }
 
 
+def json_of(name: str, folder: Path, bf16: bool = True) -> Path:
+    """The DeepSpeed JSON of that name, in bfloat16 or not where it leaves that to the device."""
+    text = (FP32.parent / f"{name}.json").read_text()
+    path = folder / f"{name}_{'bf16' if bf16 else 'fp32'}.json"
+    path.write_text(text.replace('"enabled": "auto"', f'"enabled": {str(bf16).lower()}'))
+    return path
+
+
 def write_shards(folder: Path, samples: int, lanes: int, seed: int = 0) -> str:
     """Raw shards, one per lane, of noise that drifts: every clip and window differs."""
     rng = np.random.default_rng(seed)

@@ -1,6 +1,5 @@
 """What a user can get wrong: one line, no traceback, nothing half-written, no hang."""
 
-import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +8,7 @@ import numpy as np
 import pytest
 
 from coordtok.video.codec import encode_raw
-from tests.support.ranks import ROOT
-from tests.support.runs import FRAMES, SIZE, VIDEO, Run, wait_for_step, write_shards
+from tests.support.runs import FRAMES, SIZE, VIDEO, Run, json_of, wait_for_step, write_shards
 from tests.support.shards import write_tars
 
 NewRun = Callable[..., Run]
@@ -157,19 +155,15 @@ def test_two_ranks_build_the_sample_shards_once(tmp_path: Path) -> None:
     assert len(run.lines("val_psnr")) == 1
 
 
-def test_weights_start_a_run_from_a_checkpoint_or_a_run(new_run: NewRun) -> None:
+def test_weights_start_a_run_from_a_checkpoint_or_a_run(new_run: NewRun, tmp_path: Path) -> None:
     """ZeRO stage and number of ranks may differ: only the weights count."""
     first = new_run("first")
     first("train.steps=3", ranks=2)
     psnr = first.lines("val_psnr")[-1]["val_psnr"]
     for name in ("zero1", "zero3"):
         second = new_run(f"second-{name}", optim={"lr": 1e-12})
-        path = ROOT / f"ds_configs/{name}.json"
-        text = json.loads(path.read_text())
-        text["bf16"]["enabled"] = False
-        json_path = second.config.with_suffix(".json")
-        json_path.write_text(json.dumps(text))
-        second("train.steps=1", f"train.init_from={first.folder}", json=json_path)
+        fp32 = json_of(name, tmp_path, bf16=False)
+        second("train.steps=1", f"train.init_from={first.folder}", json=fp32)
         assert second.lines("val_psnr")[-1]["val_psnr"] == pytest.approx(psnr, rel=1e-5)
     wrong = new_run("wrong", model={"dim": 32})
     assert "of another model" in error_of(wrong(f"train.init_from={first.folder}", code=2))

@@ -295,32 +295,48 @@ def test_updates_of_deepspeed_wait_for_the_gradient_norm_and_drop_what_is_not_fi
     call(check_updates, ranks=1)
 
 
-UPDATE_WAITS = {("zero1", True): 4, ("zero1", False): 3, ("zero2", True): 4, ("zero3", True): 2}
-"""Numbers that DeepSpeed 0.19 reads in an update, one after another, by JSON and whether it is in
-bf16: of the norm, and in bf16 or ZeRO-3 whether all gradients are finite."""
+UPDATE_WAITS = {
+    ("zero1", "float32", 1): 3,
+    ("zero1", "bfloat16", 1): 4,
+    ("zero1", "bfloat16", 2): 3,
+    ("zero2", "bfloat16", 1): 4,
+    ("zero2", "bfloat16", 2): 4,
+    ("zero3", "bfloat16", 1): 2,
+}
+"""Numbers that DeepSpeed 0.19 reads in an update, one after another, by JSON, precision and
+micro-batches: of the norm, and in bf16 or ZeRO-3 whether all gradients are finite."""
 
 
 def check_updates() -> None:
     distributed.setup()
-    run = load_config("quickstart", ["train.global_batch=2", "optim.name=adamw"])
     found = {}
-    for json, is_bf16 in UPDATE_WAITS:
-        sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, 1)
-        sharding.config["bf16"]["enabled"] = is_bf16
+    for json, precision, passes in UPDATE_WAITS:
+        batch = [f"train.global_batch={2 * passes}", "train.micro_batch=2"]
+        run = load_config("quickstart", [*batch, "optim.name=adamw"])
+        sharding = load_sharding(json, run, 1).resuming(precision)
         engine, masters = build_engine(lambda: nn.Linear(3, 3), run, sharding)
         inputs = torch.ones((2, 3), dtype=sharding.dtype)
-        engine.backward(engine(inputs).square().sum())
+        accumulate(engine, inputs, 1.0)
         with HostReads() as reads:
             engine.step()
         assert engine.was_step_applied()
-        found[json, is_bf16] = reads.found
+        found[json, precision, passes] = reads.found
         before = {name: held.values.clone() for name, held in masters.slices().items()}
-        engine.backward(engine(inputs).square().sum() * torch.nan)
+        accumulate(engine, inputs, torch.nan)
         engine.step()
         assert not engine.was_step_applied()
         for name, held in masters.slices().items():
             assert torch.equal(held.values, before[name])
     assert found == UPDATE_WAITS
+
+
+def accumulate(engine, inputs: torch.Tensor, scale: float) -> None:
+    """Backward passes up to an update."""
+    while True:
+        engine.backward(engine(inputs).square().sum() * scale)
+        if engine.is_gradient_accumulation_boundary():
+            break
+        engine.step()
 
 
 class HostReads(TorchDispatchMode):

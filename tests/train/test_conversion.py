@@ -17,7 +17,7 @@ from coordtok.train.checkpoint_index import read_index
 from coordtok.train.ema import EMA
 from coordtok.train.engine import build_engine, load_sharding
 from coordtok.train.saver import Saver
-from tests.support.ranks import ROOT, call, finish
+from tests.support.ranks import call, finish
 from tests.train.test_elastic import check_same, train
 from tests.train.test_muon import Model
 
@@ -42,8 +42,9 @@ def test_every_number_is_kept(tmp_path: Path, json: str, zero: dict) -> None:
 def save_both_ways(json: str, zero: str, folder: str) -> None:
     distributed.setup()
     run = load_config("quickstart", ["train.global_batch=4", "optim.name=muon"])
-    sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, 2)
+    sharding = load_sharding(json, run, 2).resuming("bfloat16")
     sharding.config["zero_optimization"].update(loads(zero))
+    sharding.config["data_types"] = {"grad_accum_dtype": "fp32"}
     engine, masters = build_engine(Model, run, sharding)
     ema = EMA(masters, EMAConfig(decay=0.9))
     train(engine, ema, sharding.dtype)

@@ -18,7 +18,7 @@ from coordtok.train.checkpoint_index import read_index
 from coordtok.train.ema import EMA
 from coordtok.train.engine import build_engine, load_sharding
 from coordtok.train.saver import Saver
-from tests.support.ranks import ROOT, call
+from tests.support.ranks import call
 from tests.train.test_muon import Model, batch, loss_of
 
 OFFLOAD = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
@@ -31,7 +31,7 @@ CHAIN = [
     (2, "zero3_fp32", {"stage": 1}),
 ]
 """Ranks, DeepSpeed JSON and what is changed in its zero_optimization. zero1 in bf16 is DeepSpeed's
-BF16_Optimizer, the others are its ZeRO optimizers."""
+BF16_Optimizer, as gradients are accumulated in fp32; the others are its ZeRO optimizers."""
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,9 @@ def hop(name: str, json: str, zero: str, folder: str, number: str) -> None:
     )
     if name == "sgd":
         optim.OPTIMIZERS["adamw"] = with_momentum  # type: ignore[assignment]
-    sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, distributed.world_size())
+    sharding = load_sharding(json, run, distributed.world_size()).resuming("bfloat16")
     sharding.config["zero_optimization"].update(loads(zero))
+    sharding.config["data_types"] = {"grad_accum_dtype": "fp32"}
     engine, masters = build_engine(Model, run, sharding)
     ema = EMA(masters, EMAConfig(decay=0.9))
     own = Path(folder) / number

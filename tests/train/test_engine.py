@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from coordtok import distributed
 from coordtok.config.load import load_config
 from coordtok.errors import ConfigError
-from coordtok.train.engine import check_compiled, load_sharding, rank_batch
+from coordtok.train.engine import build_engine, check_compiled, load_sharding, rank_batch
+from tests.support.ranks import ROOT, call
 
-ROOT = Path(__file__).parents[2]
 JSONS = sorted((ROOT / "ds_configs").glob("*.json"))
 
 
@@ -24,7 +26,11 @@ def test_shipped_jsons_hold_no_fact_of_the_yaml(path: Path) -> None:
     assert sharding.config["gradient_accumulation_steps"] == 2
     assert sharding.config["gradient_clipping"] == 1.0
     assert sharding.stage == int(path.stem[4])
-    assert sharding.precision == ("float32" if "fp32" in path.stem else "bfloat16")
+    assert sharding.precision == "float32", "that of a CPU"
+    assert sharding.is_open == ("fp32" not in path.stem)
+    assert sharding.resuming("bfloat16").precision == (
+        "bfloat16" if sharding.is_open else "float32"
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,3 +92,27 @@ def test_compiled_blocks_under_zero_3_are_refused_on_a_gpu() -> None:
         check_compiled(compiled, load_sharding(f"zero{stage}", compiled, 1), torch.device("cuda"))
     with pytest.raises(ConfigError, match="zero1 or zero2"):
         check_compiled(compiled, load_sharding("zero3", compiled, 1), torch.device("cuda"))
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+def test_gradients_of_bf16_are_accumulated_in_fp32(name: str) -> None:
+    call(check_accumulation, name, ranks=2)
+
+
+PASSES = 16
+
+
+def check_accumulation(name: str) -> None:
+    """1 + 15 x 2^-9: each is lost beside 1 in bfloat16."""
+    distributed.setup()
+    batch = [f"train.global_batch={2 * PASSES}", "train.micro_batch=1"]
+    run = load_config("quickstart", [*batch, "optim.name=adamw", "optim.grad_clip=0"])
+    sharding = load_sharding(name, run, 2).resuming("bfloat16")
+    assert load_sharding(name, run, 2 * PASSES).config["data_types"]["grad_accum_dtype"] is None
+    engine, _ = build_engine(lambda: nn.Linear(1, 1, bias=False), run, sharding)
+    for step in range(PASSES):
+        value = 1.0 if step == 0 else 2**-9
+        inputs = torch.full((1, 1), value * PASSES, dtype=torch.bfloat16)
+        engine.backward(engine(inputs).sum())
+        engine.step()
+    assert float(engine.get_global_grad_norm()) == 1 + (PASSES - 1) * 2**-9

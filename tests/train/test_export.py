@@ -23,7 +23,7 @@ from coordtok.train.export import export_checkpoint
 from coordtok.train.initialise import _check_same_model
 from coordtok.train.tasks.tokenizer import TokenizerTask
 from tests.support.ranks import ROOT
-from tests.support.runs import TINY, Run
+from tests.support.runs import TINY, Run, json_of
 
 NewRun = Callable[..., Run]
 
@@ -39,7 +39,7 @@ LITTLE_DECAY = {"decay": 1e-3}
 @pytest.mark.parametrize(("name", "ranks"), SETTINGS)
 def test_any_sharding(new_run: NewRun, tmp_path: Path, name: str, ranks: int) -> None:
     run = new_run(ema=LITTLE_DECAY)
-    run("train.steps=3", ranks=ranks, json=f"ds_configs/{name}.json")
+    run("train.steps=3", ranks=ranks, json=json_of(name, tmp_path))
     check_both_exports(run, tmp_path)
 
 

@@ -22,7 +22,7 @@ from coordtok.pretrained.card import TokenizerId
 from coordtok.train.checkpoint import read_state
 from coordtok.train.checkpoint_folder import committed
 from coordtok.train.export import export_checkpoint
-from tests.support.runs import FP32, Run, finish_both, kill_at_random
+from tests.support.runs import FP32, Run, finish_both, json_of, kill_at_random
 from tests.support.shards import write_tars
 
 MODEL = {
@@ -116,10 +116,10 @@ SHARDINGS = [
 
 @pytest.mark.parametrize(("name", "ranks"), SHARDINGS)
 def test_resumes_bit_for_bit_and_samples_disturb_nothing(
-    new_generator: NewRun, name: str, ranks: int
+    new_generator: NewRun, tmp_path: Path, name: str, ranks: int
 ) -> None:
     """Samples take the averaged weights for a moment; the run with none has the same losses."""
-    json = f"ds_configs/{name}.json"
+    json = json_of(name, tmp_path)
     run = new_generator("with", train={"eval_every": 1})
     run(ranks=ranks, json=json)
     losses = run.losses()

@@ -11,7 +11,7 @@ from coordtok.config.load import load_config
 from coordtok.train.engine import build_engine, load_sharding
 from coordtok.train.masters import Masters
 from coordtok.train.slices import Slice
-from tests.support.ranks import ROOT, call
+from tests.support.ranks import call
 
 Values = dict[str, torch.Tensor]
 
@@ -32,7 +32,7 @@ def test_values_by_name_reach_masters_and_computing_weights(json: str, zero: dic
 def check_rank(json: str, zero: str) -> None:
     distributed.setup()
     run = load_config("quickstart", ["train.global_batch=2", "optim.name=adamw"])
-    sharding = load_sharding(str(ROOT / f"ds_configs/{json}.json"), run, 2)
+    sharding = load_sharding(json, run, 2).resuming("bfloat16")
     sharding.config["zero_optimization"].update(loads(zero))
     engine, masters = build_engine(Model, run, sharding)
     engine.eval()

@@ -17,9 +17,8 @@ from coordtok.train.run import prepare
 from coordtok.train.saver import Saver
 from coordtok.train.tasks.kinds import task_class
 from tests.support.ranks import call
-from tests.support.runs import Run
+from tests.support.runs import Run, json_of
 from tests.train.test_elastic import check_same
-from tests.train.test_resume import as_fp32
 
 NewRun = Callable[..., Run]
 LEGS = [(1, "zero1"), (2, "zero2"), (4, "zero3"), (2, "zero1"), (1, "zero1")]
@@ -32,9 +31,9 @@ def test_a_run_moves_from_rank_to_rank_and_stage_to_stage(new_run: NewRun, tmp_p
     """In fp32. Before each leg its ranks restore what the last one left and save it again."""
     whole, moved = new_run("whole"), new_run("moved")
     last = len(LEGS) * STEPS
-    whole(f"train.steps={last}", json=as_fp32("zero1", tmp_path))
+    whole(f"train.steps={last}", json=json_of("zero1", tmp_path, bf16=False))
     for leg, (ranks, name) in enumerate(LEGS):
-        sharding = as_fp32(name, tmp_path)
+        sharding = json_of(name, tmp_path, bf16=False)
         if leg:
             source = newest(moved, leg * STEPS)
             call(save_again, sharding, source, tmp_path / f"again-{leg}", ranks=ranks)
@@ -51,10 +50,10 @@ def test_a_run_moves_from_rank_to_rank_and_stage_to_stage(new_run: NewRun, tmp_p
 def test_a_run_in_bf16_goes_on_as_one_in_fp32(new_run: NewRun, tmp_path: Path) -> None:
     """With the masters and moments of its bf16, as torch alone trains with them."""
     run = new_run()
-    run("train.steps=4", ranks=2, json="ds_configs/zero3.json")
+    run("train.steps=4", ranks=2, json=json_of("zero3", tmp_path))
     source = newest(run, 4)
     assert json.loads((source / STATE_FILE).read_text())["precision"] == "bfloat16"
-    sharding = as_fp32("zero3", tmp_path)
+    sharding = json_of("zero3", tmp_path, bf16=False)
     call(save_again, sharding, source, tmp_path / "again", ranks=2)
     run("train.steps=8", ranks=2, json=sharding)
     call(train_plainly, source, tmp_path / "plain.json", ranks=1)

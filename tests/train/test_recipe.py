@@ -7,7 +7,7 @@ import pytest
 
 from coordtok.train.export import export_checkpoint
 from tests.support.ranks import finish
-from tests.support.runs import Run, finish_both, kill_at_random
+from tests.support.runs import Run, finish_both, json_of, kill_at_random
 
 NewRun = Callable[..., Run]
 RECIPE = {
@@ -52,8 +52,8 @@ def test_one_and_two_ranks_train_alike(new_run: NewRun) -> None:
 @pytest.mark.parametrize(
     "name", ["zero3_fp32", *(pytest.param(f"zero{n}", marks=pytest.mark.slow) for n in (1, 2, 3))]
 )
-def test_resume_is_bit_for_bit(new_run: NewRun, name: str) -> None:
-    json = f"ds_configs/{name}.json"
+def test_resume_is_bit_for_bit(new_run: NewRun, tmp_path: Path, name: str) -> None:
+    json = json_of(name, tmp_path)
     run = new_run(train={"save_every": 3, "eval_every": 3}, **RECIPE)
     run(json=json)
     losses, psnrs = run.losses(), run.lines("val_psnr")

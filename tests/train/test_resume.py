@@ -4,22 +4,33 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from coordtok.train.checkpoint import read_whole
 from coordtok.train.checkpoint_folder import committed
-from tests.support.runs import FP32, STOPPED, Run, finish_both, kill_at_random, wait_for_step
+from tests.support.runs import (
+    STOPPED,
+    Run,
+    finish_both,
+    json_of,
+    kill_at_random,
+    wait_for_step,
+)
 
 NewRun = Callable[..., Run]
 JSONS = ["zero1", "zero2", "zero3", "zero3_fp32", "zero3_offload"]
 
 
 @pytest.mark.parametrize("name", JSONS)
-def test_every_ds_config_trains_and_resumes_bit_for_bit(new_run: NewRun, name: str) -> None:
-    json = f"ds_configs/{name}.json"
-    run = new_run(train={"save_every": 3, "eval_every": 3})
+def test_every_ds_config_trains_and_resumes_bit_for_bit(
+    new_run: NewRun, tmp_path: Path, name: str
+) -> None:
+    """In bf16 where the JSON allows it, two micro-batches a step."""
+    json = json_of(name, tmp_path)
+    run = new_run(train={"save_every": 3, "eval_every": 3, "micro_batch": 2})
     run(json=json)
     losses, psnrs = run.losses(), run.lines("val_psnr")
     files = [path for path in (run.folder / "checkpoints").rglob("*") if path.is_file()]
@@ -60,7 +71,7 @@ def test_ranks_and_workers_do_not_show_in_the_losses(new_run: NewRun) -> None:
     [*(pytest.param(name, marks=pytest.mark.slow) for name in ("zero1", "zero2")), "zero3_fp32"],
 )
 def test_two_ranks_go_on_as_one_and_back(new_run: NewRun, name: str, tmp_path) -> None:
-    json = as_fp32(name, tmp_path)
+    json = json_of(name, tmp_path, bf16=False)
     whole, moved = new_run("whole"), new_run("moved")
     whole("train.steps=9", ranks=2, json=json)
     moved("train.steps=3", ranks=2, json=json)
@@ -73,13 +84,6 @@ def test_two_ranks_go_on_as_one_and_back(new_run: NewRun, name: str, tmp_path) -
         read_whole(run.folder / "checkpoints/step_00000009", "ema") for run in (moved, whole)
     )
     assert all(torch.allclose(average[name], expected[name], atol=1e-5) for name in expected)
-
-
-def as_fp32(name: str, tmp_path) -> str:
-    path = tmp_path / f"{name}.json"
-    text = (FP32.parent / f"{name}.json").read_text()
-    path.write_text(text.replace('"enabled": true', '"enabled": false'))
-    return str(path)
 
 
 USR1 = pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)
@@ -136,14 +140,31 @@ def test_changed_optimiser_settings_take_effect(new_run: NewRun) -> None:
     assert same.losses()[4] != changed.losses()[4]
 
 
-def test_precision_may_change_and_recomputing_changes_nothing(new_run: NewRun) -> None:
+def test_precision_may_change_and_recomputing_changes_nothing(
+    new_run: NewRun, tmp_path: Path
+) -> None:
     run, plain = new_run("run"), new_run("plain")
     plain("train.steps=3")
     run("train.steps=3", "train.activation_checkpointing=true")
     assert run.losses() == plain.losses()
-    run("train.steps=5", json="ds_configs/zero3.json")
+    run("train.steps=5", json=json_of("zero3", tmp_path))
     run("train.steps=6")
     assert len(run.losses()) == 6
+
+
+def test_a_precision_left_open_is_that_of_the_device_then_of_the_run(
+    new_run: NewRun, tmp_path: Path
+) -> None:
+    """On a CPU: one that began in bfloat16, as on a GPU, goes on in it, bit for bit."""
+    run, open_json = new_run(), "ds_configs/zero3.json"
+    assert "float32 (chosen for it)" in run("train.steps=1", json=open_json)
+    begun = new_run("begun", train={"save_every": 3})
+    begun(json=json_of("zero3", tmp_path))
+    losses = begun.losses()
+    third = str(begun.folder / "checkpoints/step_00000003")
+    output = begun("--resume", third, json=open_json)
+    assert "bfloat16 (as before)" in output
+    assert begun.losses() == losses
 
 
 def test_a_damaged_checkpoint_is_named_and_an_older_one_continued(new_run: NewRun) -> None:
