@@ -41,8 +41,8 @@ torch. What would keep it from working is named, with the nearest plan that work
     python scripts/scaling.py plan --config my.yaml --gpus 8 --set train.micro_batch=null
 
 --set changes keys of the config (docs/config.md): train.steps, train.global_batch (all GPUs
-together), train.micro_batch (null: the largest that fits), train.activation_checkpointing=true for
-less memory.
+together), train.micro_batch (null: the largest that fits), train.activation_checkpointing=selective
+or true for less memory.
 
 What a checkpoint costs each GPU to save and, on another number of them, to load:
 

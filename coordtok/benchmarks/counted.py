@@ -26,7 +26,7 @@ from coordtok.models.dit import TriplaneDiT
 from coordtok.models.tokenizer import CoordTok
 
 
-def built(config: ModelConfig) -> nn.Module:
+def built(config: ModelConfig) -> TriplaneDiT | CoordTok:
     """The model, on the meta device."""
     with torch.device("meta"):
         return TriplaneDiT(config) if isinstance(config, DiTModelConfig) else CoordTok(config)
@@ -36,6 +36,7 @@ def counted_flops(run: RunConfig) -> int:
     """Operations of a clip's forward and backward pass by torch's counter, with formulas for the
     CPU's fused attention, which it does not know."""
     model = built(run.model)
+    model.set_activation_checkpointing(run.train.activation_checkpointing)
     with FakeTensorMode(), _as_on_a_gpu():
         _make_fake(model, torch.float32)
         with FlopCounterMode(display=False, custom_mapping=dict(_ATTENTION)) as counter:

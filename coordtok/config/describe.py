@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
+from coordtok.config.load import as_yaml
 from coordtok.config.ranges import ranges
 from coordtok.config.schema import RunConfig
 
@@ -114,7 +115,7 @@ def _docstrings(section: type) -> dict[str, str]:
 def _type_text(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return ", ".join(f"`{value}`" for value in args)
+        return ", ".join(f"`{as_yaml(value)}`" for value in args)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if arg is type(None) else _type_text(arg) for arg in args)
     if origin is tuple:

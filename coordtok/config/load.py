@@ -149,9 +149,8 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return _convert(value, _kind(value, kinds, path), path)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(
-                f"{path} is {_shown(value)}; it must be one of {', '.join(map(str, args))}"
-            )
+            choices = ", ".join(map(as_yaml, args))
+            raise ConfigError(f"{path} is {_shown(value)}; it must be one of {choices}")
         return value
     if origin is tuple and args[1:] == (...,):
         if not isinstance(value, list | tuple):
@@ -194,6 +193,11 @@ def _scalar(value: Any, hint: type, path: str) -> Any:
 def _is_unicode(text: str) -> bool:
     """Whether it can be written to a file: it has no surrogates."""
     return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def as_yaml(choice: Any) -> str:
+    """One of several words or `true` and `false`, as a config has it."""
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def _shown(value: Any) -> str:

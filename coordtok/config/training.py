@@ -57,6 +57,11 @@ class DataConfig(Section, at="data"):
         require(len(self.shards) > 0, "data.shards is empty; name at least one folder of shards")
 
 
+Recomputation = Literal[False, True, "selective"]
+"""Which activations are computed again in the backward pass: none, all but what enters a block, or
+what lies between attentions, so that none of these is computed twice."""
+
+
 @dataclass(frozen=True)
 class TrainConfig(Section, at="train"):
     """How long a run trains, on batches of which size, and what it writes when."""
@@ -75,8 +80,10 @@ class TrainConfig(Section, at="train"):
     """Draw whole random frames, `points` patches of them, instead of single patches."""
     augment: tuple[Literal["flip", "reverse"], ...] = ()
     """How clips are varied, each half of the time: mirrored left to right, played backwards."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about one more forward pass."""
+    activation_checkpointing: Recomputation = False
+    """Compute activations again in the backward pass: true keeps what enters blocks, about a tenth,
+    for two thirds of a forward pass; selective attention's inputs and results too, about a third,
+    for a third of one."""
     attention: Literal["auto", "sdpa", "flash"] = "auto"
     """Kernel of attention: auto takes flash-attn where it is installed and usable, else torch's,
     which is sdpa; flash ends a run that cannot use it."""

@@ -20,13 +20,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from coordtok.config.models import NO_LABEL, DiTModelConfig
+from coordtok.config.training import Recomputation
 from coordtok.diffusion.statistics import LatentStatistics
 from coordtok.errors import CheckpointError, ConfigError
 from coordtok.geometry.latent import Plane
 from coordtok.geometry.planes import Planes, from_patches, planes_of, to_patches
 from coordtok.models.checks import check_planes
 from coordtok.models.conditioning import LabelEmbedding, TimeEmbedding, sincos_table
-from coordtok.models.layers import MLP, BlockStack, SelfAttention, ZeroLinear
+from coordtok.models.layers import (
+    MLP,
+    Block,
+    BlockStack,
+    SelfAttention,
+    ZeroLinear,
+)
+from coordtok.ops.attention import attention
 from coordtok.pretrained.card import GeneratorSettings
 from coordtok.pretrained.hub import local_export
 from coordtok.pretrained.read import load_model
@@ -62,7 +70,7 @@ class Modulation(ZeroLinear):
         return parts.chunk(self.count, dim=-1)
 
 
-class DiTBlock(nn.Module):
+class DiTBlock(Block):
     """adaLN-Zero: self-attention and MLP, each modulated and gated."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
@@ -78,11 +86,22 @@ class DiTBlock(nn.Module):
 
     def modulated(self, tokens_BLD: torch.Tensor, parts: Parts) -> torch.Tensor:
         """`forward` from what `modulation` gives."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
-        tokens_BLD = tokens_BLD + gate * self.attention(
-            self.attention_norm(tokens_BLD, shift, scale)
-        )
-        return tokens_BLD + mlp_gate * self.mlp(self.mlp_norm(tokens_BLD, mlp_shift, mlp_scale))
+        q, k, v = self.between(self._before, tokens_BLD, *parts[:2])
+        mixed_BLD = attention(q, k, v).flatten(2)
+        tokens_BLD, added_BLD = self.between(self._after, tokens_BLD, mixed_BLD, *parts[2:5])
+        return tokens_BLD + parts[5] * added_BLD  # here, or the gate would want the MLP again
+
+    def _before(
+        self, tokens_BLD: torch.Tensor, shift_B1D: torch.Tensor, scale_B1D: torch.Tensor
+    ) -> Parts:
+        return self.attention.split(self.attention_norm(tokens_BLD, shift_B1D, scale_B1D))
+
+    def _after(
+        self, tokens_BLD: torch.Tensor, mixed_BLD: torch.Tensor, *parts: torch.Tensor
+    ) -> Parts:
+        gate_B1D, shift_B1D, scale_B1D = parts
+        tokens_BLD = tokens_BLD + gate_B1D * self.attention.out(mixed_BLD)
+        return tokens_BLD, self.mlp(self.mlp_norm(tokens_BLD, shift_B1D, scale_B1D))
 
 
 class PlaneEmbedding(nn.Module):
@@ -175,9 +194,9 @@ class TriplaneDiT(nn.Module):
     def device(self) -> torch.device:
         return self.label.weight.device
 
-    def set_activation_checkpointing(self, enabled: bool) -> None:
-        """Recompute each block's insides in the backward pass: less memory, the same gradients."""
-        self.blocks.activation_checkpointing = enabled
+    def set_activation_checkpointing(self, kind: Recomputation) -> None:
+        """Less memory for more operations in the backward pass, with the same gradients."""
+        self.blocks.set_activation_checkpointing(kind)
 
     def forward(
         self, planes: Planes, time_B: torch.Tensor, label_B: torch.Tensor | None = None

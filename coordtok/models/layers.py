@@ -10,12 +10,13 @@ head.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from coordtok.config.training import Recomputation
 from coordtok.ops.attention import attention, single_head
 
 VIT_EPS = 1e-5
@@ -54,11 +55,9 @@ class SelfAttention(nn.Module):
         self.qkv = FusedLinear(dim, dim, 3, bias=qkv_bias)
         self.out = output_linear(dim, dim, zero_init, bias=out_bias)
 
-    def forward(
-        self, tokens_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        q, k, v = self.qkv(tokens_BLD).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return self.out(attention(q, k, v, key_mask_BL).flatten(2))
+    def split(self, tokens_BLD: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values (B, L, H, K)."""
+        return self.qkv(tokens_BLD).unflatten(-1, (3, self.heads, -1)).unbind(2)
 
 
 class MemoryAttention(FusedLinear):
@@ -136,7 +135,25 @@ class MLP(nn.Module):
         return self.down(self.act(self.up(tokens_BLD)))
 
 
-class ViTBlock(nn.Module):
+class Block(nn.Module):
+    """A transformer block around one self-attention: what comes before it, and what after."""
+
+    is_selective = False
+    """Whether both are computed again in the backward pass, and only what enters them and the
+    attention is kept."""
+
+    def between(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """`function`, what lies between attentions."""
+        if self.is_selective and torch.is_grad_enabled():
+            return _recomputed(function, *inputs)
+        return function(*inputs)
+
+
+def _recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+class ViTBlock(Block):
     """Self-attention and MLP, each added to what it reads through a LayerNorm."""
 
     def __init__(
@@ -152,11 +169,18 @@ class ViTBlock(nn.Module):
     def forward(
         self, tokens_BLD: torch.Tensor, key_mask_BL: torch.Tensor | None = None
     ) -> torch.Tensor:
-        tokens_BLD = tokens_BLD + self.attention(self.attention_norm(tokens_BLD), key_mask_BL)
+        q, k, v = self.between(self._before, tokens_BLD)
+        return self.between(self._after, tokens_BLD, attention(q, k, v, key_mask_BL).flatten(2))
+
+    def _before(self, tokens_BLD: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.attention.split(self.attention_norm(tokens_BLD))
+
+    def _after(self, tokens_BLD: torch.Tensor, mixed_BLD: torch.Tensor) -> torch.Tensor:
+        tokens_BLD = tokens_BLD + self.attention.out(mixed_BLD)
         return tokens_BLD + self.mlp(self.mlp_norm(tokens_BLD))
 
 
-class CrossSelfBlock(nn.Module):
+class CrossSelfBlock(Block):
     """Cross-attention to a memory, self-attention, MLP; attention has no biases."""
 
     def __init__(
@@ -184,17 +208,35 @@ class CrossSelfBlock(nn.Module):
         memory_BMD: torch.Tensor,
         key_mask_BM: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        tokens_BLD, q, k, v = self.between(self._before, tokens_BLD, memory_BMD, key_mask_BM)
+        return self.between(self._after, tokens_BLD, attention(q, k, v).flatten(2))
+
+    def _before(
+        self,
+        tokens_BLD: torch.Tensor,
+        memory_BMD: torch.Tensor,
+        key_mask_BM: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, ...]:
         normed_BLD = self.cross_norm(tokens_BLD)
         tokens_BLD = tokens_BLD + self.cross_attention(normed_BLD, memory_BMD, key_mask_BM)
-        tokens_BLD = tokens_BLD + self.self_attention(self.self_norm(tokens_BLD))
+        return tokens_BLD, *self.self_attention.split(self.self_norm(tokens_BLD))
+
+    def _after(self, tokens_BLD: torch.Tensor, mixed_BLD: torch.Tensor) -> torch.Tensor:
+        tokens_BLD = tokens_BLD + self.self_attention.out(mixed_BLD)
         return tokens_BLD + self.mlp(self.mlp_norm(tokens_BLD))
 
 
 class BlockStack(nn.ModuleList):
     """Blocks one after another, each given the same context (memory, masks)."""
 
-    activation_checkpointing = False
-    """Keep only what enters a block and compute the rest again in the backward pass."""
+    _is_recomputed = False
+    """Whether only what enters a block is kept, and the rest computed again."""
+
+    def set_activation_checkpointing(self, kind: Recomputation) -> None:
+        """Less memory for more operations in the backward pass, with the same gradients."""
+        self._is_recomputed = kind is True
+        for block in self:
+            cast(Block, block).is_selective = kind == "selective"
 
     def compile_blocks(self, backend: str) -> None:
         """Have torch.compile make each block's `forward` one graph, where gradients are wanted.
@@ -207,12 +249,10 @@ class BlockStack(nn.ModuleList):
             block.forward = _compiled(block.forward, backend)
 
     def forward(self, tokens_BLD: torch.Tensor, *context: Any) -> torch.Tensor:
-        recompute = self.activation_checkpointing and torch.is_grad_enabled()
+        recompute = self._is_recomputed and torch.is_grad_enabled()
         for block in self:
             if recompute:
-                tokens_BLD = checkpoint(
-                    block, tokens_BLD, *context, use_reentrant=False, preserve_rng_state=False
-                )
+                tokens_BLD = _recomputed(block, tokens_BLD, *context)
             else:
                 tokens_BLD = block(tokens_BLD, *context)
         return tokens_BLD

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from coordtok.config.models import TokenizerModelConfig
+from coordtok.config.training import Recomputation
 from coordtok.errors import ConfigError
 from coordtok.geometry.groups import DEFAULT_GROUPING, Grouping, patch_groups
 from coordtok.geometry.patches import write
@@ -75,10 +76,10 @@ class CoordTok(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.position.device
 
-    def set_activation_checkpointing(self, enabled: bool) -> None:
-        """Recompute each block's insides in the backward pass: less memory, the same gradients."""
+    def set_activation_checkpointing(self, kind: Recomputation) -> None:
+        """Less memory for more operations in the backward pass, with the same gradients."""
         for stack in block_stacks(self):
-            stack.activation_checkpointing = enabled
+            stack.set_activation_checkpointing(kind)
 
     def forward(
         self,

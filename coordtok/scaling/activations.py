@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
+from coordtok.config.models import DiTModelConfig, ModelConfig, TokenizerModelConfig
 from coordtok.config.schema import RunConfig
 
 _STATISTICS = 8
@@ -24,8 +24,10 @@ class Kept:
     """Without recomputation."""
     recomputed: float
     """With `train.activation_checkpointing`: what enters each block."""
+    selective: float
+    """With "selective" of it: what enters a block and its self-attention, and what that gives."""
     at_once: float = 0.0
-    """Beside that, the insides of the one block that is being recomputed."""
+    """Beside either, the insides of the one block that is being recomputed."""
 
 
 def kept_for_backward(run: RunConfig, number: int) -> dict[str, Kept]:
@@ -39,9 +41,11 @@ def kept_for_backward(run: RunConfig, number: int) -> dict[str, Kept]:
 def activation_bytes(run: RunConfig, number: int) -> float:
     """Bytes of one clip at the moment when most is kept."""
     parts = kept_for_backward(run, number).values()
-    if not run.train.activation_checkpointing:
+    kind = run.train.activation_checkpointing
+    if not kind:
         return sum(part.plain for part in parts)
-    return sum(part.recomputed for part in parts) + max(part.at_once for part in parts)
+    kept = (part.selective if kind == "selective" else part.recomputed for part in parts)
+    return sum(kept) + max(part.at_once for part in parts)
 
 
 def _attention(tokens: int, dim: int, heads: int, number: int) -> float:
@@ -85,14 +89,21 @@ def _dit_block(model: DiTModelConfig, tokens: int, number: int) -> float:
     return modulated + halves
 
 
-def _blocks(layers: int, block: float, tokens: int, dim: int, number: int) -> Kept:
+def _blocks(
+    model: ModelConfig, layers: int, block: float, tokens: int, number: int, entering: int = 1
+) -> Kept:
+    """entering: vectors of a token, beside those of its attention, that enter or leave the parts of
+    a block which are computed again."""
     if not layers:
-        return Kept(0.0, 0.0)
-    return Kept(layers * block, layers * tokens * dim * number, block)
+        return _same(0.0)
+    token = model.dim * number
+    attention = tokens * (4 * token + model.heads * _FLOAT)
+    selective = layers * (tokens * entering * token + attention)
+    return Kept(layers * block, layers * tokens * token, selective, block)
 
 
 def _same(kept: float) -> Kept:
-    return Kept(kept, kept)
+    return Kept(kept, kept, kept)
 
 
 def _tokenizer(model: TokenizerModelConfig, points: int, number: int) -> Iterator[tuple[str, Kept]]:
@@ -102,16 +113,16 @@ def _tokenizer(model: TokenizerModelConfig, points: int, number: int) -> Iterato
     pixels = prod(model.decoder_patch) * 3
     yield "video embedding", _same(video * number)
     block = _vit_block(model, tubelets + 1, number)
-    yield "video blocks", _blocks(model.video_layers, block, tubelets + 1, dim, number)
+    yield "video blocks", _blocks(model, model.video_layers, block, tubelets + 1, number)
     yield "video features", _same(_norm(tubelets + 1, dim, number) + tubelets * dim * number)
     block = _cross_block(model, tokens, tubelets, number)
-    yield "plane blocks", _blocks(model.plane_layers, block, tokens, dim, number)
+    yield "plane blocks", _blocks(model, model.plane_layers, block, tokens, number, 2)
     yield "plane heads", _same(_norm(tokens, dim, number) + tokens * dim * number)
     lines = {(axis, nodes) for each in latent.planes for axis, nodes in zip(each.axes, each.size)}
     yield "reading planes", _same(points * _FLOAT * sum(nodes for _, nodes in lines))
     yield "point embedding", _same(points * latent.features * number)
     block = _vit_block(model, points, number)
-    yield "decoder blocks", _blocks(model.decoder_layers, block, points, dim, number)
+    yield "decoder blocks", _blocks(model, model.decoder_layers, block, points, number)
     yield "pixel head", _same(_norm(points, dim, number) + points * dim * number)
     yield "loss", _same(points * pixels * _FLOAT)
     if model.linear_path:
@@ -124,6 +135,6 @@ def _generator(model: DiTModelConfig, number: int) -> Iterator[tuple[str, Kept]]
     tokens = sum(latent.tokens)
     yield "plane embedding", _same(latent.numbers * number)
     block = _dit_block(model, tokens, number)
-    yield "blocks", _blocks(model.layers, block, tokens, dim, number)
+    yield "blocks", _blocks(model, model.layers, block, tokens, number, 2)
     velocities = _norm(tokens, dim, number) + 2 * tokens * dim * number
     yield "velocities", _same(velocities + latent.numbers * _FLOAT)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordtok.config.schema import RunConfig
-from coordtok.scaling.operations import operations
+from coordtok.scaling.operations import operations, recomputed
 from coordtok.scaling.parameters import matrices, parameters
 
 ADAMW_PER_PARAMETER = 14
@@ -52,13 +52,11 @@ def training_step_flops(run: RunConfig) -> StepFlops:
     clips = run.train.global_batch
     forward = clips * sum(flops.forward for flops in parts.values())
     backward = clips * sum(flops.backward for flops in parts.values())
-    recomputed = 0.0
-    if run.train.activation_checkpointing:
-        recomputed = clips * sum(flops.forward for name, flops in parts.items() if "block" in name)
+    again = clips * sum(each.forward for each in recomputed(run))
     optimizer = float(ADAMW_PER_PARAMETER) * sum(parameters(run.model).values())
     if run.optim.name == "muon":
         optimizer += sum(newton_schulz(*shape) for shape in matrices(run.model))
-    return StepFlops(forward, backward, recomputed, optimizer)
+    return StepFlops(forward, backward, again, optimizer)
 
 
 def clip_flops(run: RunConfig) -> Mapping[str, Flops]:

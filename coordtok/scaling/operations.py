@@ -29,6 +29,11 @@ class Operation:
     """How often, in as many layers."""
     input_gradient: bool = True
     """Whether the backward pass goes on beyond it."""
+    is_between: bool = False
+    """Whether selective checkpointing makes it again: it lies between attentions, and something
+    there needs its result."""
+    is_last: bool = False
+    """Whether only what comes after its block needs its result, so that none makes it again."""
 
     @property
     def forward(self) -> float:
@@ -71,15 +76,28 @@ def _repeated(made: list[Operation], layers: int) -> list[Operation]:
     return [replace(each, times=each.times * layers) for each in made] if layers else []
 
 
-def _self_attention(tokens: int, dim: int) -> list[Operation]:
-    projections = [product(tokens, dim, 3 * dim), product(tokens, dim, dim)]
-    return [*projections, attention(tokens, tokens, dim)]
+def recomputed(run: RunConfig) -> list[Operation]:
+    """Of one clip, forward passes that activation checkpointing makes again."""
+    kind = run.train.activation_checkpointing
+    in_blocks = [each for name, part in operations(run).items() if "block" in name for each in part]
+    if kind == "selective":
+        return [each for each in in_blocks if each.is_between]
+    return [each for each in in_blocks if not each.is_last] if kind else []
+
+
+def _between(each: Operation) -> Operation:
+    return replace(each, is_between=True)
 
 
 def _vit_block(tokens: int, dim: int, ratio: float) -> list[Operation]:
     hidden = int(dim * ratio)
-    mlp = [product(tokens, dim, hidden), product(tokens, hidden, dim)]
-    return [*_self_attention(tokens, dim), *mlp]
+    return [
+        product(tokens, dim, 3 * dim),
+        attention(tokens, tokens, dim),
+        _between(product(tokens, dim, dim)),
+        _between(product(tokens, dim, hidden)),
+        replace(product(tokens, hidden, dim), is_last=True),
+    ]
 
 
 def _cross_block(model: TokenizerModelConfig, tokens: int, memory: int) -> list[Operation]:
@@ -91,7 +109,7 @@ def _cross_block(model: TokenizerModelConfig, tokens: int, memory: int) -> list[
         queries = tokens * model.heads
         read = [product(queries, dim, memory), product(queries, memory, dim)]
         cross = [product(tokens, dim, dim, times=4), *read]
-    return [*cross, *_vit_block(tokens, dim, model.mlp_ratio)]
+    return [*map(_between, cross), *_vit_block(tokens, dim, model.mlp_ratio)]
 
 
 def _tokenizer(model: TokenizerModelConfig, points: int) -> Iterator[tuple[str, list[Operation]]]:
@@ -141,7 +159,8 @@ def _generator(model: DiTModelConfig) -> Iterator[tuple[str, list[Operation]]]:
         "time embedding",
         [product(1, TIME_FREQUENCIES, dim, input_gradient=False), product(1, dim, dim)],
     )
-    block = [*_vit_block(tokens, dim, model.mlp_ratio), product(1, dim, 6 * dim)]
+    gated = [replace(each, is_last=False) for each in _vit_block(tokens, dim, model.mlp_ratio)]
+    block = [*gated, product(1, dim, 6 * dim)]
     yield "blocks", _repeated(block, model.layers)
     heads = [product(each.tokens, dim, each.patch_numbers) for each in planes]
     yield "velocities", [*heads, product(1, dim, 2 * dim, times=len(planes))]

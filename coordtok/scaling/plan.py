@@ -13,6 +13,7 @@ from typing import Any
 from coordtok.config.load import build
 from coordtok.config.models import TokenizerModelConfig
 from coordtok.config.schema import RunConfig
+from coordtok.config.training import Recomputation
 from coordtok.errors import ConfigError
 from coordtok.scaling.devices import Device
 from coordtok.scaling.flops import StepFlops, training_step_flops
@@ -280,10 +281,17 @@ def _what_fits(plan: Plan) -> str:
     run, ranks = plan.run, plan.ranks
     if 0 < plan.largest_micro_batch < plan.micro_batch:
         return f"train.micro_batch={plan.largest_micro_batch} fits"
-    less = replace(run, train=replace(run.train, activation_checkpointing=True))
+    tries = [(run, "")]
+    recomputations: tuple[tuple[Recomputation, str], ...] = (
+        ("selective", "selective"),
+        (True, "true"),
+    )
+    for kind, written in recomputations:
+        less = replace(run, train=replace(run.train, activation_checkpointing=kind))
+        tries.append((less, f" and train.activation_checkpointing={written}"))
     stages = [replace(plan.zero, stage=stage) for stage in range(plan.zero.stage, 4)]
     for count in (ranks * 2**power for power in range(8)):
-        for tried, what in ((run, ""), (less, " and train.activation_checkpointing=true")):
+        for tried, what in tries:
             for zero in stages:
                 memory = rank_memory(tried, zero, count, 1, plan.device.kind)
                 if sum(memory.values()) <= MEMORY_SHARE * plan.device.memory:

@@ -15,7 +15,7 @@ from coordtok.scaling.collectives import link_bytes
 from coordtok.scaling.devices import Device
 from coordtok.scaling.flops import NEWTON_SCHULZ_STEPS, newton_schulz
 from coordtok.scaling.memory import Zero
-from coordtok.scaling.operations import Operation, operations
+from coordtok.scaling.operations import Operation, operations, recomputed
 from coordtok.scaling.parameters import matrices, parameters
 
 _KERNELS_BETWEEN = 2
@@ -83,10 +83,7 @@ def step_time(
         _seconds([each], device, zero.number, micro_batch) * each.backward / each.forward
         for each in made
     )
-    recomputed = 0.0
-    if run.train.activation_checkpointing:
-        again = [each for name, part in parts.items() if "block" in name for each in part]
-        recomputed = _seconds(again, device, zero.number, micro_batch)
+    again = _seconds(recomputed(run), device, zero.number, micro_batch)
     kept = sum(part.plain for part in kept_for_backward(run, zero.number).values())
     between = 3 * kept * micro_batch / device.bandwidth
     sent = link_bytes(run, zero, ranks, passes)
@@ -96,7 +93,7 @@ def step_time(
     return StepTime(
         forward=passes * forward,
         backward=passes * backward,
-        recomputed=passes * recomputed,
+        recomputed=passes * again,
         between=passes * between,
         optimizer=_update(run, device, ranks),
         communication=communication,

@@ -11,6 +11,7 @@ MODES = {
     "eager": (),
     "compiled": ("train.compile=true",),
     "checkpointed": ("train.activation_checkpointing=true",),
+    "selective": ("train.activation_checkpointing=selective",),
     "both": ("train.compile=true", "train.activation_checkpointing=true"),
 }
 STAGES = (1, 2, 3)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from coordtok.config.training import Recomputation
 from coordtok.models.layers import BlockStack, ViTBlock
 from coordtok.ops import attention as ops
 
@@ -17,9 +18,9 @@ def backend(graph: Any, inputs: Any) -> Any:
     return graph.forward
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", [False, True, "selective"])
 def test_compiled_blocks_give_the_same_with_the_same_names(
-    recompute: bool, monkeypatch: pytest.MonkeyPatch
+    recompute: Recomputation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, where a flash kernel is looked for, which breaks no graph."""
     monkeypatch.setattr(ops, "can_use_flash", lambda q, mask: mask is None)
@@ -29,7 +30,7 @@ def test_compiled_blocks_give_the_same_with_the_same_names(
     compiled = deepcopy(eager)
     compiled.compile_blocks(backend)
     assert list(compiled.state_dict()) == list(eager.state_dict())
-    compiled.activation_checkpointing = recompute
+    compiled.set_activation_checkpointing(recompute)
     tokens = torch.randn(2, 5, 16, requires_grad=True)
     for stack in (eager, compiled):
         stack(tokens).square().sum().backward()

@@ -1,6 +1,7 @@
 """`train.compile` under every ZeRO stage, with and without activation checkpointing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 
 import pytest
 
@@ -27,10 +28,13 @@ def compare(config: str) -> None:
     engine.COMPILER = "aot_eager"
     for stage in (1, 2, 3):
         expected = losses(config, stage)
-        for overrides in (["train.compile=true"], ["train.activation_checkpointing=true"]):
+        for overrides in combinations():
             assert losses(config, stage, *overrides) == expected, (stage, overrides)
-        both = ["train.compile=true", "train.activation_checkpointing=true"]
-        assert losses(config, stage, *both) == expected, stage
+
+
+def combinations() -> Iterator[list[str]]:
+    for compiled, kind in product(("false", "true"), ("false", "true", "selective")):
+        yield [f"train.compile={compiled}", f"train.activation_checkpointing={kind}"]
 
 
 def losses(config: str, stage: int, *overrides: str) -> list[float]:
