@@ -217,8 +217,10 @@ def main() -> None:
     args = parse_args()
     from coordtok import distributed
     from coordtok.evaluation.report import table
+    from coordtok.ops import tf32
 
     distributed.setup()
+    tf32.forbid()
     report = evaluate_videos(args) if args.generated else evaluate_model(args)
     if distributed.is_main():
         print(f"{table(report)}\n{args.output}")

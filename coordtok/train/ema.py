@@ -1,15 +1,14 @@
 """Exponential moving average of the fp32 master weights, sharded as they are.
 
-Each rank averages the slices that its optimiser owns, so the average costs 4 bytes per parameter
-over all ranks, and no communication. In bf16 an average at 0.9999 never moves: the masters and the
-average are fp32.
+Each rank averages the slices that its optimiser owns, where they are (on the host, if they are
+offloaded), so the average costs 4 bytes per parameter over all ranks, and no communication. In bf16
+an average at 0.9999 never moves: the masters and the average are fp32.
 """
 
 from contextlib import AbstractContextManager
 
 import torch
 
-from coordtok import distributed
 from coordtok.config.training import EMAConfig
 from coordtok.train.masters import Masters
 from coordtok.train.slices import Slice
@@ -25,17 +24,15 @@ class EMA:
         owned = masters.slices()
         self._weights = [weights for _, weights in owned.values()]
         self.slices = {
-            name: Slice(start, values.to(distributed.device(), copy=True))
-            for name, (start, values) in owned.items()
+            name: Slice(start, values.clone()) for name, (start, values) in owned.items()
         }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights of `step` (1, 2, ...) into the average."""
         averages = [average.values for average in self.slices.values()]
-        weights = [each.to(distributed.device()) for each in self._weights]
         if averages:
-            torch._foreach_lerp_(averages, weights, 1 - ema_decay(self._config, step))
+            torch._foreach_lerp_(averages, self._weights, 1 - ema_decay(self._config, step))
 
     def applied(self) -> AbstractContextManager[None]:
         """The averages in place of the weights that compute. All ranks enter and leave together."""

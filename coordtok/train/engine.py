@@ -26,6 +26,7 @@ from coordtok.config.schema import RunConfig
 from coordtok.config.sharding import precision_left_open, precision_of, read_sharding
 from coordtok.errors import ConfigError, one_line
 from coordtok.models.layers import block_stacks
+from coordtok.ops import tf32
 from coordtok.ops.attention import choose_kernel
 from coordtok.train.masters import Masters
 from coordtok.train.optim import attach_matrices, build_optimizer
@@ -220,6 +221,7 @@ def build_engine(
     except Exception as error:  # each of its sections raises what it likes of odd values
         raise ConfigError(f"DeepSpeed refuses {sharding.source}: {one_line(error)}") from error
     torch.manual_seed(run.seed)
+    tf32.allow_for_training()
     if run.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
