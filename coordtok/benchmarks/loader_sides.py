@@ -5,6 +5,7 @@ project's own sequence.
 Shapes: B one clip, T frames, H rows, W columns, N patches, 3 colours; P stands for pt, ph, pw.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ class Side(Protocol):
 
     def bare(self, window: Window) -> Callable[[], None]:
         """An action that decodes the window from its file, or from the memory where that is
-        small, and no more."""
+        small, or copies its raw frames into place, and no more: nothing is checked."""
 
 
 class FullSizeVideo:
@@ -159,14 +160,16 @@ class Shards:
         return Output(video_BTHW3[0].numpy(), patches_BNP3[0].numpy())
 
     def bare(self, window: Window) -> Callable[[], None]:
-        sample = self._opened.reader.sample(*self._places[window.id.key])
+        shard, number = self._places[window.id.key]
+        sample = self._opened.reader.sample(shard, number)
         if "npy" not in sample.entry.files:
             stored = sample.read("mp4")
             return lambda: _decode(stored, window.start_in_sample, self._settings)
-        frame_bytes = self._buffer[0].nbytes
-        header = sample.entry.files["npy"][1] - sample.entry.frames * frame_bytes
-        offset = header + window.start_in_sample * frame_bytes
-        return lambda: sample.read_into("npy", offset, self._buffer.reshape(-1).data)
+        at, size = sample.entry.files["npy"]
+        left = sample.entry.frames - window.start_in_sample
+        offset = at + size - left * self._buffer[0].nbytes
+        path = Path(self._opened.location) / self._opened.index.shards[shard].name
+        return lambda: _read_into(path, offset, self._buffer.reshape(-1).data)
 
 
 class StoredPlanes(Shards):
@@ -188,6 +191,11 @@ class _Places(VideoWindows):
 
     def __call__(self, sample: StoredSample, start: int) -> Mapping[str, Any]:
         return {"start": start, "info": read_info(sample)}
+
+
+def _read_into(path: Path, offset: int, buffer: memoryview) -> None:
+    with open(path, "rb", buffering=0) as file:
+        assert os.preadv(file.fileno(), [buffer], offset) == buffer.nbytes
 
 
 def _decode(video: Path | bytes, start: int, settings: ClipSettings) -> None:
