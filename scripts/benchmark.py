@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Measure the project on this machine:
 
+    python scripts/benchmark.py all --output benchmarks
     python scripts/benchmark.py loader
     python scripts/benchmark.py memory --shards shards/quickstart/train
     deepspeed scripts/benchmark.py train --deepspeed ds_configs/zero3.json --config tokenizer_s
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 
 from coordtok import cli
 from coordtok.benchmarks import (
+    command_all,
     command_checkpoint,
     command_decode,
     command_latents,
@@ -33,6 +35,7 @@ from coordtok.benchmarks import (
 from coordtok.errors import ConfigError
 
 COMMANDS = {
+    "all": command_all,
     "loader": command_loader,
     "memory": command_memory,
     "train": command_train,
