@@ -32,7 +32,8 @@ from coordtok.models.legacy import legacy_memory_bias
 from coordtok.models.linear_path import LinearEncoder
 
 TABLE_STD = 0.02
-"""Position tables added to patch embeddings start small, as in ViT (timm: trunc_normal, 0.02)."""
+"""Position tables added to patch embeddings start small, as in ViT. timm cuts their normal values
+off at 2, a hundred times this; the function for it goes wrong in bfloat16 on older torch."""
 
 
 class VideoViT(nn.Module):
@@ -46,8 +47,8 @@ class VideoViT(nn.Module):
         self.patch_embed = nn.Linear(pt * ph * pw * 3, config.dim)
         self.position = nn.Parameter(torch.empty(tubelets, config.dim))
         self.class_token = nn.Parameter(torch.empty(config.dim))
-        nn.init.trunc_normal_(self.position, std=TABLE_STD)
-        nn.init.trunc_normal_(self.class_token, std=TABLE_STD)
+        nn.init.normal_(self.position, std=TABLE_STD)
+        nn.init.normal_(self.class_token, std=TABLE_STD)
         self.blocks = BlockStack(
             ViTBlock(
                 config.dim,
@@ -102,7 +103,7 @@ class PooledTokens(nn.Module):
         self.grid = grid
         self.missing = next(n for n, axis in enumerate(AXES, 1) if axis not in geometry.axes)
         self.position = nn.Parameter(torch.empty(geometry.tokens, dim))
-        nn.init.trunc_normal_(self.position, std=TABLE_STD)
+        nn.init.normal_(self.position, std=TABLE_STD)
 
     def forward(self, features_BMD: torch.Tensor) -> torch.Tensor:
         """(B, L, D), row-major."""
