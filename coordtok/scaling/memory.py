@@ -103,19 +103,16 @@ class Zero:
 
     def settled(self, accumulates: bool) -> "Zero":
         """With the bytes of a gradient that are left to whether gradients are accumulated."""
-        return (
-            self if self.gradient else replace(self, gradient=FLOAT if accumulates else self.number)
-        )
+        if self.gradient is not None:
+            return self
+        return replace(self, gradient=FLOAT if accumulates else self.number)
 
     @property
     def keeps_both_gradients(self) -> bool:
         """Whether DeepSpeed keeps all gradients on each rank, in both formats: its BF16_Optimizer,
         for float32 gradients of bfloat16 weights at stage 1."""
-        return (self.stage, self.number, self.gradient) == (
-            1,
-            2,
-            FLOAT,
-        ) and not self.offload_optimizer
+        on_device = self.stage == 1 and not self.offload_optimizer
+        return on_device and self.number == 2 and self.gradient == FLOAT
 
 
 def rank_memory(
