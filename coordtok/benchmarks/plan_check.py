@@ -20,7 +20,7 @@ from coordtok.progress import ProgressBar
 from coordtok.scaling.activations import activation_bytes
 from coordtok.scaling.collectives import messages
 from coordtok.scaling.devices import Device, device_named
-from coordtok.scaling.flops import clip_flops
+from coordtok.scaling.flops import training_step_flops
 from coordtok.scaling.memory import Zero, rank_memory
 from coordtok.scaling.parameters import shapes
 from coordtok.scaling.times import StepTime, step_time
@@ -115,7 +115,8 @@ def _parameters() -> Table:
 def _flops() -> Table:
     def row(preset: str) -> Row:
         run = load_config(preset)
-        planned = sum(part.total for part in clip_flops(run).values())
+        step = training_step_flops(run)
+        planned = (step.total - step.optimizer) / run.train.global_batch
         return Row(preset, planned, counted_flops(run))
 
     return Table("FLOPs of a clip", "GFLOP", 1e9, 0.01, _presets("FLOPs", row))

@@ -106,6 +106,7 @@ def draw(found: dict[str, dict[str, list[tuple[float, float]]]], path: str) -> N
                 axes.loglog(LENGTHS, [cost[row] for cost in costs], "o-", label=kind, base=2)
             axes.set(xlabel="frames", ylabel=units[column], title=source if row == 0 else None)
             axes.set_xticks(LENGTHS, map(str, LENGTHS))
+            axes.yaxis.set_major_formatter("{x:.3g}")
             axes.legend()
     FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
 
