@@ -25,7 +25,10 @@ _ON = {
 }
 
 
-_LAUNCHER = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+_LAUNCHER = {
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR",
+    "MASTER_PORT", "OMP_NUM_THREADS",
+}  # fmt: skip
 
 
 def add_options(parser: cli.Parser) -> None:
@@ -44,11 +47,13 @@ def add_options(parser: cli.Parser) -> None:
 def run(args: argparse.Namespace) -> "Report":
     """
     Raises:
-        UserError: one of them failed; the others are there.
+        UserError: one of them failed, and has said why; the others are there.
     """
     from coordtok import distributed
     from coordtok.benchmarks.table import Report, machine_facts
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("`all` starts processes of its own; start it without a launcher")
     output = Path(args.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -60,16 +65,21 @@ def run(args: argparse.Namespace) -> "Report":
     for name in args.only or calls:
         command = [sys.argv[0], *calls[name]]
         print(f"python {shlex.join(command)}", flush=True)
+        options = ["--json", str(output / f"{name}.json")]
+        if args.work_folder is not None:
+            options += ["--work-folder", args.work_folder]
         done = subprocess.run(
-            [sys.executable, *command, "--json", str(output / f"{name}.json")],
-            env=_without_launcher(), capture_output=True, text=True, check=False,
+            [sys.executable, *command, *options],
+            env=_without_launcher(), stdout=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
-        said = done.stdout if done.returncode == 0 else done.stderr
-        failed += [name] if done.returncode else []
+        said = done.stdout
+        if done.returncode:
+            failed.append(name)
+            said += f"\nfailed with exit code {done.returncode}"
         sections.append(_section(name, command, said))
         write_whole(output / "performance.md", "\n".join(sections).encode())
     if failed:
-        raise UserError(f"{', '.join(failed)} failed; {output}/performance.md says how")
+        raise UserError(f"{', '.join(failed)} failed; {output}/performance.md has the others")
     return Report({"commands": args.only or list(calls)}, f"{output}/performance.md")
 
 

@@ -148,7 +148,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         kinds = [arg for arg in args if arg is not type(None)]
         return _convert(value, _kind(value, kinds, path), path)
     if origin is Literal:
-        if value not in args:
+        if not any(type(value) is type(arg) and value == arg for arg in args):
             choices = ", ".join(map(as_yaml, args))
             raise ConfigError(f"{path} is {_shown(value)}; it must be one of {choices}")
         return value

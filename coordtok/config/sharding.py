@@ -1,6 +1,7 @@
 """The DeepSpeed JSONs that come with the project: `ds_configs/`, in a clone beside the package and
 in an installed package inside it, and how these and others are read."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ def read_sharding(name_or_path: str) -> dict[str, Any]:
     """What the JSON of that name, or else the file at that path, holds.
 
     Raises:
-        ConfigError: it cannot be read, or holds no JSON object.
+        ConfigError: it cannot be read, holds no JSON object, or odd precisions.
     """
     try:
         config = read_json(sharding_json(name_or_path))
@@ -40,7 +41,29 @@ def read_sharding(name_or_path: str) -> dict[str, Any]:
         raise ConfigError(f"{name_or_path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{name_or_path} must hold a JSON object")
+    _check_precisions(config, name_or_path)
     return config
+
+
+_CHOICES: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    ("bf16", "enabled", (True, False, "auto")),
+    ("data_types", "grad_accum_dtype", ("auto", "fp32", "bf16")),
+    ("", "communication_data_type", ("fp32", "bf16")),
+)
+"""Section, key and values; left out, DeepSpeed takes float32, or the precision of the weights."""
+
+
+def _check_precisions(config: Mapping[str, Any], source: str) -> None:
+    """Of what DeepSpeed takes by more names, or fails at late, what plans and runs here know."""
+    for section, key, choices in _CHOICES:
+        part = config.get(section, {}) if section else config
+        if not isinstance(part, dict):
+            raise ConfigError(f"{section} is {part!r} in {source}; it must be a JSON object")
+        value = part.get(key)
+        if key in part and not any(type(value) is type(each) and value == each for each in choices):
+            name = f"{section}.{key}" if section else key
+            shown = ", ".join(json.dumps(each) for each in choices)
+            raise ConfigError(f"{name} is {value!r} in {source}; it must be one of {shown}")
 
 
 Precision = Literal["bfloat16", "float32"]

@@ -143,7 +143,7 @@ class Block(nn.Module):
     attention is kept."""
 
     def between(self, function: Callable[..., Any], *inputs: Any) -> Any:
-        """`function`, what lies between attentions."""
+        """`function`, what lies between self-attentions."""
         if self.is_selective and torch.is_grad_enabled():
             return _recomputed(function, *inputs)
         return function(*inputs)

@@ -1,7 +1,8 @@
 """Where float32 on a GPU may be TF32, which rounds what is multiplied to 10 bits: decided here.
 
 Transformers that train or run in float32 never use it; they are asked for where bfloat16 is too
-coarse. Of the perceptual networks, which are convolutions, training does, and scores do not.
+coarse. Of the perceptual networks, which are convolutions, training does, and scripts/evaluate.py
+does not.
 """
 
 import torch

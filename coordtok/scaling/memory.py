@@ -82,12 +82,13 @@ class Zero:
             )
         number = 2 if precision_of(config, kind == "cuda") == "bfloat16" else FLOAT
         accumulated = _section(config, "data_types").get("grad_accum_dtype", "as weights")
-        gradients = {"auto": None, "fp32": FLOAT}
+        gradients = {"auto": None, "fp32": FLOAT, "bf16": 2}
+        sent = {"fp32": FLOAT, "bf16": 2}.get(config.get("communication_data_type", ""), number)
         return cls(
             stage,
             number,
             gradients.get(accumulated, number),
-            FLOAT if config.get("communication_data_type") == "fp32" else number,
+            sent,
             _section(section, "offload_optimizer").get("device", "none") != "none",
             _section(section, "offload_param").get("device", "none") != "none",
             _number(section, "reduce_bucket_size", _BUCKET),
@@ -188,12 +189,14 @@ def _update(run: RunConfig, zero: Zero, ranks: int, kind: str) -> float:
     return gradients + FLOAT * 3 * min(of_matrices, _MUON_AT_ONCE)
 
 
-def host_memory(run: RunConfig, zero: Zero, ranks: int) -> float:
+def host_memory(run: RunConfig, zero: Zero, ranks: int, micro_batch: int) -> float:
     """Bytes of the host that one rank's offloaded parts take."""
+    zero = zero.settled(run.train.global_batch > ranks * micro_batch)
     owned = sum(parameters(run.model).values()) / ranks
     total = zero.number * owned if zero.offload_param else 0.0
     if zero.offload_optimizer:
-        total += FLOAT * (2 * owned + states(run) / ranks) + zero.number * owned
+        gradients = (zero.gradient or zero.number) * owned
+        total += FLOAT * (2 * owned + states(run) / ranks) + gradients
     return total
 
 

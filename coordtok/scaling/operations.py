@@ -30,8 +30,8 @@ class Operation:
     input_gradient: bool = True
     """Whether the backward pass goes on beyond it."""
     is_between: bool = False
-    """Whether selective checkpointing makes it again: it lies between attentions, and something
-    there needs its result."""
+    """Whether selective checkpointing makes it again: it lies between self-attentions, and
+    something there needs its result."""
     is_last: bool = False
     """Whether only what comes after its block needs its result, so that none makes it again."""
 

@@ -134,7 +134,7 @@ def make_plan(
         parameters(run.model),
         training_step_flops(run),
         rank_memory(run, zero, ranks, micro_batch, device.kind),
-        host_memory(run, zero, ranks),
+        host_memory(run, zero, ranks, micro_batch),
         time.at(pace),
         checkpoint_bytes(run),
     )

@@ -116,7 +116,7 @@ def _memory(run: RunConfig, sharding: Sharding) -> str:
     parts = rank_memory(run, zero, ranks, rank_batch(run, ranks))
     unit, letter = (2**30, "GiB") if sum(parts.values()) >= 2**30 else (2**20, "MiB")
     listed = ", ".join(f"{name} {size / unit:.1f}" for name, size in parts.items() if size)
-    host = host_memory(run, zero, ranks)
+    host = host_memory(run, zero, ranks, rank_batch(run, ranks))
     offloaded = f"; {host / unit:.1f} offloaded to the host" if host else ""
     return f"about {sum(parts.values()) / unit:.1f} {letter} a rank: {listed}{offloaded}"
 

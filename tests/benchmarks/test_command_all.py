@@ -23,7 +23,8 @@ def test_a_page_has_what_each_printed_and_what_failed(tmp_path: Path) -> None:
     (tmp_path / "sample.json").mkdir()
     failed = finish("benchmark.py", "all", "--output", tmp_path, "--only", "sample", code=2)
     assert "sample failed" in failed.output
-    assert "cannot be written" in (tmp_path / "performance.md").read_text()
+    assert "cannot be written" in failed.output
+    assert "failed with exit code 2" in (tmp_path / "performance.md").read_text()
 
 
 def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:

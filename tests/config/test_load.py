@@ -94,6 +94,7 @@ def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
         ("train.steps=0", "train.steps is 0; it must be between 1 and 99,999,999"),
         ("optim=3", "optim is 3; it must be a section of keys"),
         ("optim.lr.x=3", "did you mean|must be of type"),
+        ("train.activation_checkpointing=1", "it must be one of false, true, selective"),
         ("optim.schedule=linear", "it must be one of constant, cosine, wsd"),
         ("optim.schedule=wsd", "optim.decay_steps is 0 and optim.schedule wsd"),
         ("optim.decay_steps=5", "optim.decay_steps is 5 and optim.schedule constant"),

@@ -44,6 +44,11 @@ def test_shipped_jsons_hold_no_fact_of_the_yaml(path: Path) -> None:
         ({"zero_optimization": {}}, "stage is None"),
         ({"fp16": {"enabled": True}}, "use bf16 or fp32"),
         ({"bf16": True}, "bf16 is True in .*; it must be a JSON object"),
+        ({"bf16": {"enabled": "no"}}, "bf16.enabled is 'no' .* one of true, false, .auto."),
+        ({"bf16": {"enabled": 1}}, "bf16.enabled is 1 "),
+        ({"data_types": 3}, "data_types is 3 in .*; it must be a JSON object"),
+        ({"data_types": {"grad_accum_dtype": []}}, r"data_types.grad_accum_dtype is \[\] "),
+        ({"communication_data_type": "FP32"}, "communication_data_type is 'FP32' .* .fp32., .bf16"),
         ({"zero_optimization": 3}, "zero_optimization is 3"),
         ({"bf61": {"enabled": True}}, "unknown key bf61 in .*; did you mean bf16"),
         (

@@ -146,8 +146,8 @@ def test_precision_may_change_and_recomputing_changes_nothing(
     run, plain = new_run("run"), new_run("plain")
     plain("train.steps=3")
     run("train.steps=2", "train.activation_checkpointing=true")
-    run("train.steps=3", "train.activation_checkpointing=selective", ranks=2)
-    assert run.losses() == pytest.approx(plain.losses(), rel=1e-6)
+    run("train.steps=3", "train.activation_checkpointing=selective")
+    assert run.losses() == plain.losses()
     run("train.steps=5", json=json_of("zero3", tmp_path))
     run("train.steps=6")
     assert len(run.losses()) == 6
