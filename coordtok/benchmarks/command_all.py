@@ -8,7 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,6 @@ _ON = {
     "cpu": {"tokenizer": "quickstart", "generator": "dit_tiny", "its tokenizer": "tokenizer_tiny"},
     "cuda": {"tokenizer": "tokenizer_l", "generator": "dit_l", "its tokenizer": "tokenizer_l"},
 }
-
-
 _LAUNCHER = {
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR",
     "MASTER_PORT", "OMP_NUM_THREADS",
@@ -111,9 +109,5 @@ def _machine(facts: Mapping[str, Any]) -> str:
 def _section(name: str, command: Sequence[str], said: str) -> str:
     return "\n".join(
         [f"## {name}", "", "```bash", f"python {shlex.join(command)}", "```", "", "```text",
-         *_lines(said), "```", ""]
+         *map(str.rstrip, said.strip().splitlines()), "```", ""]
     )  # fmt: skip
-
-
-def _lines(said: str) -> Iterator[str]:
-    return (line.rstrip() for line in said.strip().splitlines())

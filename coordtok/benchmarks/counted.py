@@ -40,7 +40,7 @@ def counted_flops(run: RunConfig) -> int:
     with FakeTensorMode(), _as_on_a_gpu():
         _make_fake(model, torch.float32)
         with FlopCounterMode(display=False, custom_mapping=dict(_ATTENTION)) as counter:
-            _loss(model, run).backward()
+            loss_of(model, run).backward()
     return counter.get_total_flops()
 
 
@@ -59,7 +59,7 @@ def kept_bytes(run: RunConfig, dtype: torch.dtype) -> int:
         _make_fake(model, dtype)
         own = {each.untyped_storage()._cdata for each in model.parameters()}
         with saved_tensors_hooks(save, lambda tensor: tensor):
-            _loss(model, run)
+            loss_of(model, run)
     return sum(each.nbytes() for key, each in storages.items() if key not in own)
 
 
@@ -88,7 +88,8 @@ def _make_fake(model: nn.Module, dtype: torch.dtype) -> None:
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-def _loss(model: nn.Module, run: RunConfig) -> torch.Tensor:
+def loss_of(model: nn.Module, run: RunConfig) -> torch.Tensor:
+    """A loss of what the model makes of one blank clip or latent."""
     if isinstance(run.model, DiTModelConfig):
         planes = unpack(torch.zeros(1, run.model.latent.numbers), run.model.latent)
         velocities = [each.square().mean() for each in model(planes, torch.zeros(1))]

@@ -10,6 +10,11 @@ import coordtok
 from coordtok.errors import ConfigError
 from coordtok.storage.json_files import read_json
 
+SECTIONS = {
+    "bf16", "fp16", "zero_optimization", "activation_checkpointing", "data_types", "aio",
+}  # fmt: skip
+"""Keys of a DeepSpeed JSON that hold an object."""
+
 _PACKAGE = Path(coordtok.__file__).parent
 
 
@@ -28,7 +33,7 @@ def read_sharding(name_or_path: str) -> dict[str, Any]:
     """What the JSON of that name, or else the file at that path, holds.
 
     Raises:
-        ConfigError: it cannot be read, holds no JSON object, or odd precisions.
+        ConfigError: it cannot be read, holds no JSON object, or odd sections or precisions.
     """
     try:
         config = read_json(sharding_json(name_or_path))
@@ -41,6 +46,11 @@ def read_sharding(name_or_path: str) -> dict[str, Any]:
         raise ConfigError(f"{name_or_path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{name_or_path} must hold a JSON object")
+    for key in SECTIONS & config.keys():
+        if not isinstance(config[key], dict):
+            raise ConfigError(
+                f"{key} is {config[key]!r} in {name_or_path}; it must be a JSON object"
+            )
     _check_precisions(config, name_or_path)
     return config
 
@@ -57,8 +67,6 @@ def _check_precisions(config: Mapping[str, Any], source: str) -> None:
     """Of what DeepSpeed takes by more names, or fails at late, what plans and runs here know."""
     for section, key, choices in _CHOICES:
         part = config.get(section, {}) if section else config
-        if not isinstance(part, dict):
-            raise ConfigError(f"{section} is {part!r} in {source}; it must be a JSON object")
         value = part.get(key)
         if key in part and not any(type(value) is type(each) and value == each for each in choices):
             name = f"{section}.{key}" if section else key
@@ -72,8 +80,7 @@ Precision = Literal["bfloat16", "float32"]
 
 def precision_left_open(config: Mapping[str, Any]) -> bool:
     """Whether a DeepSpeed JSON leaves the precision to where it runs: `bf16.enabled` is "auto"."""
-    bf16 = config.get("bf16")
-    return isinstance(bf16, dict) and bf16.get("enabled") == "auto"
+    return bool(config.get("bf16", {}).get("enabled") == "auto")
 
 
 def precision_of(config: Mapping[str, Any], on_gpu: bool) -> Precision:
@@ -81,6 +88,4 @@ def precision_of(config: Mapping[str, Any], on_gpu: bool) -> Precision:
     CPU, which multiplies bfloat16 more slowly."""
     if precision_left_open(config):
         return "bfloat16" if on_gpu else "float32"
-    bf16 = config.get("bf16")
-    enabled = isinstance(bf16, dict) and bf16.get("enabled", False)
-    return "bfloat16" if enabled else "float32"
+    return "bfloat16" if config.get("bf16", {}).get("enabled", False) else "float32"

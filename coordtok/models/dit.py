@@ -27,13 +27,7 @@ from coordtok.geometry.latent import Plane
 from coordtok.geometry.planes import Planes, from_patches, planes_of, to_patches
 from coordtok.models.checks import check_planes
 from coordtok.models.conditioning import LabelEmbedding, TimeEmbedding, sincos_table
-from coordtok.models.layers import (
-    MLP,
-    Block,
-    BlockStack,
-    SelfAttention,
-    ZeroLinear,
-)
+from coordtok.models.layers import MLP, Block, BlockStack, SelfAttention, ZeroLinear
 from coordtok.ops.attention import attention
 from coordtok.pretrained.card import GeneratorSettings
 from coordtok.pretrained.hub import local_export

@@ -109,6 +109,11 @@ class Zero:
         return replace(self, gradient=FLOAT if accumulates else self.number)
 
     @property
+    def gradient_bytes(self) -> int:
+        """Of a number that gradients are accumulated in; of one left open, as nothing is."""
+        return self.gradient or self.number
+
+    @property
     def keeps_both_gradients(self) -> bool:
         """Whether DeepSpeed keeps all gradients on each rank, in both formats: its BF16_Optimizer,
         for float32 gradients of bfloat16 weights at stage 1."""
@@ -144,9 +149,7 @@ def rank_states(run: RunConfig, zero: Zero, ranks: int) -> dict[str, float]:
     if zero.stage == 3:
         whole = [each for each in sizes(run.model) if each <= zero.persistence]
         found["small weights, whole"] = zero.number * sum(whole) if ranks > 1 else 0.0
-        found["gradients"] = (
-            0.0 if zero.offload_optimizer else (zero.gradient or zero.number) * owned
-        )
+        found["gradients"] = 0.0 if zero.offload_optimizer else zero.gradient_bytes * owned
         found["bucket"] = zero.sent * zero.bucket
     return found
 
@@ -168,7 +171,7 @@ def _backward(run: RunConfig, zero: Zero, ranks: int, micro_batch: int) -> dict[
     accumulated = (
         _share(count, ranks, zero, 2) if run.train.global_batch > ranks * micro_batch else 0
     )
-    found["gradients"] = (zero.gradient or zero.number) * accumulated
+    found["gradients"] = zero.gradient_bytes * accumulated
     found["bucket"] = zero.number * zero.bucket if zero.stage else 0.0
     if zero.sent != zero.number and zero.stage and ranks > 1:
         found["bucket"] += zero.sent * min(zero.bucket, count)  # copied to be sent
@@ -195,8 +198,7 @@ def host_memory(run: RunConfig, zero: Zero, ranks: int, micro_batch: int) -> flo
     owned = sum(parameters(run.model).values()) / ranks
     total = zero.number * owned if zero.offload_param else 0.0
     if zero.offload_optimizer:
-        gradients = (zero.gradient or zero.number) * owned
-        total += FLOAT * (2 * owned + states(run) / ranks) + gradients
+        total += FLOAT * (2 * owned + states(run) / ranks) + zero.gradient_bytes * owned
     return total
 
 

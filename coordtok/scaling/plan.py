@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from coordtok.config.load import build
+from coordtok.config.load import as_yaml, build
 from coordtok.config.models import TokenizerModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.config.training import Recomputation
@@ -282,13 +282,10 @@ def _what_fits(plan: Plan) -> str:
     if 0 < plan.largest_micro_batch < plan.micro_batch:
         return f"train.micro_batch={plan.largest_micro_batch} fits"
     tries = [(run, "")]
-    recomputations: tuple[tuple[Recomputation, str], ...] = (
-        ("selective", "selective"),
-        (True, "true"),
-    )
-    for kind, written in recomputations:
+    recomputations: tuple[Recomputation, ...] = ("selective", True)
+    for kind in recomputations:
         less = replace(run, train=replace(run.train, activation_checkpointing=kind))
-        tries.append((less, f" and train.activation_checkpointing={written}"))
+        tries.append((less, f" and train.activation_checkpointing={as_yaml(kind)}"))
     stages = [replace(plan.zero, stage=stage) for stage in range(plan.zero.stage, 4)]
     for count in (ranks * 2**power for power in range(8)):
         for tried, what in tries:

@@ -23,6 +23,7 @@ from coordtok import CoordTok
 from coordtok.benchmarks.table import machine_facts, table
 from coordtok.config.load import load_config
 from coordtok.config.schema import RunConfig
+from coordtok.geometry.grid import PatchGrid
 from coordtok.scaling.activations import kept_for_backward
 from coordtok.scaling.flops import clip_flops
 
@@ -51,9 +52,12 @@ def passes(run: RunConfig, kind: str) -> int:
     """Times that the decoder runs over as many points as are sampled."""
     if kind == "sampled":
         return 1
-    (_, height, width), (depth, rows, columns) = run.model.video_size, run.model.decoder_patch
-    patches = run.model.frames // depth * (height // rows) * (width // columns)
-    return -(-patches // run.train.points)
+    return -(-grid(run).count // run.train.points)
+
+
+def grid(run: RunConfig) -> PatchGrid:
+    """The patches of a clip that the decoder makes."""
+    return PatchGrid(run.model.video_size, run.model.decoder_patch)
 
 
 def planned(frames: int, kind: str) -> tuple[float, float]:
@@ -79,11 +83,8 @@ def measure(frames: int, kind: str) -> None:
     torch.manual_seed(0)
     model = CoordTok(run.model)
     video = torch.randint(256, (1, *run.model.video_size, 3), dtype=torch.uint8)
-    grid = torch.tensor(
-        [size // patch for size, patch in zip(run.model.video_size, run.model.decoder_patch)]
-    )
-    groups = passes(run, kind)
-    index = (torch.rand(1, groups, run.train.points, 3) * grid).long()
+    shape = torch.tensor(grid(run).shape)
+    index = (torch.rand(1, passes(run, kind), run.train.points, 3) * shape).long()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(1 + REPEATS):

@@ -4,13 +4,11 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from coordtok import CoordTok, TriplaneDiT
-from coordtok.benchmarks.counted import kept_bytes
+from coordtok.benchmarks.counted import kept_bytes, loss_of
 from coordtok.config.load import load_config, preset_names
-from coordtok.config.models import DiTModelConfig
 from coordtok.config.schema import RunConfig
-from coordtok.geometry.planes import Planes, unpack
 from coordtok.scaling.activations import activation_bytes, kept_for_backward
+from coordtok.train.tasks.kinds import task_class
 
 SMALL = (
     "quickstart",
@@ -61,22 +59,10 @@ def test_bytes_are_those_held_after_a_forward_pass(name: str, kind: str) -> None
 
 
 def held_bytes(run: RunConfig) -> int:
-    torch.manual_seed(0)
-    if isinstance(run.model, DiTModelConfig):
-        model, inputs = TriplaneDiT(run.model), [planes(run), torch.zeros(1)]
-    else:
-        video = torch.zeros((1, *run.model.video_size, 3), dtype=torch.uint8)
-        model, inputs = CoordTok(run.model), [video, torch.zeros(1, run.train.points, 3).long()]
+    model = task_class(run.model).model_class(run.model)
     model.set_activation_checkpointing(run.train.activation_checkpointing)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        found = model(*inputs)
-        parts = [found] if torch.is_tensor(found) else found
-        loss = torch.stack([(part - torch.ones_like(part)).square().mean() for part in parts])
+        loss = loss_of(model, run)
     assert loss.requires_grad
     events = trace.profiler.kineto_results.events()
-    del parts, found
     return sum(event.nbytes() for event in events if event.name() == "[memory]")
-
-
-def planes(run: RunConfig) -> Planes:
-    return unpack(torch.zeros(1, run.model.latent.numbers), run.model.latent)

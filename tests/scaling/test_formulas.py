@@ -71,7 +71,7 @@ def test_a_step_is_all_clips_and_what_is_recomputed_and_the_update() -> None:
     assert twice.forward == 2 * plain.forward
     assert twice.optimizer == plain.optimizer == 14 * sum(parameters(run.model).values())
     recomputing = load_config("tokenizer_tiny", ["train.activation_checkpointing=true"])
-    assert 0.4 * plain.forward < training_step_flops(recomputing).recomputed < plain.forward
+    assert 0.45 * plain.forward < training_step_flops(recomputing).recomputed < 0.5 * plain.forward
 
 
 @pytest.mark.parametrize("name", ["tokenizer_tiny", "tokenizer_s_recipe", "dit_tiny"])
