@@ -29,22 +29,23 @@ def from_planes(planes_BTK: torch.Tensor, height: int, width: int) -> torch.Tens
         chroma = (-(-height // 2), -(-width // 2))
     sizes = [height * width, *[chroma[0] * chroma[1]] * 2]
     y, u, v = planes_BTK.to(torch.int32).split(sizes, dim=-1)
-    y = y.unflatten(-1, (height, width)) - bt709.LUMA_OFFSET
-    u, v = (_widened(each.unflatten(-1, chroma), height, width) for each in (u, v))
-    u, v = u - bt709.CHROMA_OFFSET, v - bt709.CHROMA_OFFSET
-    luma = bt709.LUMA * y + bt709.ROUND
-    red = (luma + bt709.RED_V * v) >> 8
-    green = (2 * luma - bt709.GREEN_U * u - bt709.GREEN_V * v) >> 9
-    blue = (luma + bt709.BLUE_U * u) >> 8
-    return torch.stack([red, green, blue], dim=-1).clamp_(0, 255).to(torch.uint8)
+    y = y.unflatten(-1, (height, width)).clamp_max(bt709.MOST_LUMA) - bt709.LUMA_OFFSET
+    u, v = (_sixteenths(each.unflatten(-1, chroma), height, width) for each in (u, v))
+    luma = bt709.LUMA * 16 * y + bt709.ROUND
+    red = luma + bt709.RED_V * v
+    green = luma - bt709.GREEN_U * u - bt709.GREEN_V * v
+    blue = luma + bt709.BLUE_U * u
+    colours = torch.stack([red, green, blue], dim=-1) >> bt709.SHIFT
+    return colours.clamp_(0, 255).to(torch.uint8)
 
 
-def _widened(chroma: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Cb or Cr (..., H, W), from half as many rows and columns where it has not all."""
+def _sixteenths(chroma: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """16 times the differences (..., H, W) of Cb or Cr, from half as many rows and columns where it
+    has not all."""
+    chroma = chroma.clamp_max(bt709.MOST_CHROMA) - bt709.CHROMA_OFFSET
     if chroma.shape[-2:] == (height, width):
-        return chroma
-    wide = _doubled(_doubled(chroma, -2), -1)[..., :height, :width]
-    return (wide + 8) >> 4
+        return 16 * chroma
+    return _doubled(_doubled(chroma, -2), -1)[..., :height, :width]
 
 
 def _doubled(narrow: torch.Tensor, axis: int) -> torch.Tensor:

@@ -190,7 +190,7 @@ def _to_rgb(
     first, pictures = found
     frames = room((window.count, first.height, first.width, 3))
     if is_ours(first):
-        return frames[: _CONVERTERS.of(first).pictures(pictures, frames)]
+        return frames[: _CONVERTERS.of(first)(pictures, frames)]
     to_rgb, number = StoredToRgb(first), 0
     for number, picture in enumerate(pictures, 1):
         frames[number - 1] = to_rgb(picture)

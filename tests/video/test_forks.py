@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from coordtok.video.pixel_formats import AnyToRgb
-from coordtok.video.stored_planes import PlanesToRgb, plane_bytes
+from coordtok.video.stored_planes import PlanesToRgb
 
 
 def threads() -> int:
@@ -19,7 +19,6 @@ def test_converters_have_no_threads() -> None:
     before = threads()
     size = 256, 256
     stored, any_kind = PlanesToRgb(*size, "yuv444p"), AnyToRgb(Fraction(1))
-    planes = np.zeros((8, plane_bytes(*size, "yuv444p")), np.uint8)
-    stored.planes(planes, np.empty((8, *size, 3), np.uint8))
+    stored([av.VideoFrame(*size, "yuv444p")] * 8, np.empty((8, *size, 3), np.uint8))
     any_kind(av.VideoFrame(*size, "yuv420p"))
     assert threads() == before

@@ -1,4 +1,4 @@
-"""RGB of stored planes: by numpy and by torch the same, and near the exact."""
+"""RGB of stored planes: by swscale and by torch the same, and near the exact."""
 
 import av
 import numpy as np
@@ -12,12 +12,24 @@ from coordtok.video.stored_planes import (
     is_ours,
     plane_bytes,
     plane_shapes,
+    planes_of,
 )
+
+
+def pictures(planes, height, width, pixel_format):
+    shapes = plane_shapes(height, width, pixel_format)
+    ends = np.cumsum([rows * columns for rows, columns in shapes])[:-1]
+    for frame in planes:
+        picture = av.VideoFrame(width, height, pixel_format)
+        for target, plane in zip(planes_of(picture, shapes), np.split(frame, ends)):
+            target[...] = plane.reshape(target.shape)
+        yield picture
 
 
 def convert(planes, height, width, pixel_format):
     video = np.empty((len(planes), height, width, 3), np.uint8)
-    PlanesToRgb(height, width, pixel_format).planes(planes, video)
+    to_rgb = PlanesToRgb(height, width, pixel_format)
+    assert to_rgb(pictures(planes, height, width, pixel_format), video) == len(planes)
     return video
 
 
@@ -35,11 +47,10 @@ def test_colours_are_the_nearest_or_the_next_and_the_same_everywhere():
     planes = np.stack([y, u, v]).reshape(1, -1)
     video = convert(planes, height, width, "yuv444p")
     found = video[0].reshape(*y.shape, 3)
-    wanted = exact(y.astype(float), u.astype(float), v.astype(float))
-    assert np.abs(found - wanted).max() < 0.66
-    assert (found == np.rint(wanted)).mean() > 0.96
-    legal = (y >= 16) & (y <= 235) & (np.abs(u - 128.0) < 113) & (np.abs(v - 128.0) < 113)
-    assert np.abs((found - wanted)[legal].mean(0)).max() < 0.01
+    counted = np.minimum(y, 252), np.minimum(u, 240), np.minimum(v, 240)
+    wanted = exact(*(plane.astype(float) for plane in counted))
+    assert np.abs(found - wanted).max() < 0.52
+    assert (found == np.rint(wanted)).mean() > 0.996
     grey = found[(u == 128) & (v == 128)]
     assert (grey == grey[:, :1]).all()
     assert {0, 255} <= set(grey.ravel().tolist())
@@ -48,9 +59,9 @@ def test_colours_are_the_nearest_or_the_next_and_the_same_everywhere():
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
-@pytest.mark.parametrize("size", [(2, 2), (5, 7), (48, 64), (130, 126)])
+@pytest.mark.parametrize("size", [(2, 2), (5, 7), (48, 64), (130, 126), (64, 256)])
 def test_blocks_and_sizes_and_chroma_are_those_of_torch(pixel_format, size):
-    frames = 19
+    frames = 37
     numbers = plane_bytes(*size, pixel_format)
     planes = np.random.default_rng(0).integers(0, 256, (frames, numbers), dtype=np.uint8)
     video = convert(planes, *size, pixel_format)
@@ -62,7 +73,7 @@ def test_chroma_between_samples_is_weighed_by_distance():
     planes = np.full((1, 16 + 4 + 4), 128, np.uint8)
     planes[0, 16:20] = [100, 140, 100, 140]
     widened = np.full((1, 48), 128, np.uint8)
-    widened[0, 16:32] = [100, 110, 130, 140] * 4
+    widened[0, 16:32] = [100, 110, 130, 140] * 4  # which are whole levels
     assert np.array_equal(convert(planes, 4, 4, "yuv420p"), convert(widened, 4, 4, "yuv444p"))
 
 
