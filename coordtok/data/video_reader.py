@@ -21,7 +21,7 @@ from coordtok.data.reused_memory import ReusedMemory
 from coordtok.data.sample import label_of, read_info
 from coordtok.data.tars import VIDEO_EXTENSIONS
 from coordtok.errors import DataError
-from coordtok.geometry.bt709 import CHROMA_OFFSET, LUMA_OFFSET
+from coordtok.geometry.bt709 import BLACK
 from coordtok.video.codec import (
     RAW_HEADER_BYTES,
     UnreadableVideo,
@@ -142,7 +142,8 @@ class VideoWindows:
     def _room(self, shape: tuple[int, ...], count: int) -> np.ndarray:
         """For `count` frames and the black ones after them."""
         video = self._memory.empty(shape, np.uint8)
-        video[count:] = 0 if self.planes is None else CHROMA_OFFSET
+        luma, chroma = BLACK
+        video[count:] = 0 if self.planes is None else chroma
         if self.planes is not None:
-            video[count:, : self.height] = LUMA_OFFSET
+            video[count:, : self.height] = luma
         return video

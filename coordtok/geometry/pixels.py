@@ -22,30 +22,28 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
 
 def from_planes(planes_BTK: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """RGB (B, T, H, W, 3) uint8 of frames as they are stored, the planes Y', Cb and Cr of each in
-    its K bytes: 4:4:4 if there are three bytes of a pixel, else 4:2:0. By the integers of
+    its K bytes: 4:4:4 if there are three bytes of a pixel, else 4:2:0. By the numbers of
     `geometry.bt709`, on the tensors' own device."""
     chroma = (height, width)
     if planes_BTK.shape[-1] != 3 * height * width:
         chroma = (-(-height // 2), -(-width // 2))
     sizes = [height * width, *[chroma[0] * chroma[1]] * 2]
-    y, u, v = planes_BTK.to(torch.int32).split(sizes, dim=-1)
-    y = y.unflatten(-1, (height, width)).clamp_max(bt709.MOST_LUMA) - bt709.LUMA_OFFSET
-    u, v = (_sixteenths(each.unflatten(-1, chroma), height, width) for each in (u, v))
-    luma = bt709.LUMA * 16 * y + bt709.ROUND
-    red = luma + bt709.RED_V * v
-    green = luma - bt709.GREEN_U * u - bt709.GREEN_V * v
-    blue = luma + bt709.BLUE_U * u
-    colours = torch.stack([red, green, blue], dim=-1) >> bt709.SHIFT
-    return colours.clamp_(0, 255).to(torch.uint8)
+    y, u, v = planes_BTK.split(sizes, dim=-1)
+    u, v = (_widened(each.unflatten(-1, chroma), height, width).float() for each in (u, v))
+    luma = bt709.LUMA * y.unflatten(-1, (height, width)).float()
+    # Products by themselves: fused with a sum they would not be rounded.
+    red = bt709.RED + luma + bt709.RED_V * v
+    green = bt709.GREEN + luma + bt709.GREEN_U * u + bt709.GREEN_V * v
+    blue = bt709.BLUE + luma + bt709.BLUE_U * u
+    return torch.stack([red, green, blue], dim=-1).clamp_(0, 255).to(torch.uint8)
 
 
-def _sixteenths(chroma: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """16 times the differences (..., H, W) of Cb or Cr, from half as many rows and columns where it
-    has not all."""
-    chroma = chroma.clamp_max(bt709.MOST_CHROMA) - bt709.CHROMA_OFFSET
+def _widened(chroma: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Cb or Cr (..., H, W), from half as many rows and columns where it has not all."""
     if chroma.shape[-2:] == (height, width):
-        return 16 * chroma
-    return _doubled(_doubled(chroma, -2), -1)[..., :height, :width]
+        return chroma
+    wide = _doubled(_doubled(chroma.to(torch.int16), -2), -1)[..., :height, :width]
+    return (wide + 8) >> 4
 
 
 def _doubled(narrow: torch.Tensor, axis: int) -> torch.Tensor:

@@ -18,38 +18,25 @@ PIXEL_FORMATS = ("yuv420p", "yuv444p")
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 _SHRINK_CHROMA = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | _EXACT
 _WIDEN_PIXELS = Interpolation.BILINEAR | _EXACT
-_SCALE = "sws_dither=none:threads=1:flags=bilinear+full_chroma_int+accurate_rnd+bitexact"
-_NEW_KERNELS = "+unstable" if av.library_versions["libswscale"][0] >= 9 else ""
-"""FFmpeg 8's, which round exactly, in a third of the time."""
-_NEW_PACKING = 128
-"""They pack planes of RGB so many pixels at a time, and write beyond rows of others: seen to end
-the process."""
+_TO_RGB = (
+    "sws_dither=none:threads=1:flags=bilinear+full_chroma_int+accurate_rnd+bitexact+unstable"
+)
+"""By FFmpeg 8's new kernels, still called unstable: they round exactly, in a third of the time."""
 
 
 class RgbGraph:
     """Pictures like `first` to packed RGB by swscale, in ffmpeg's `scale` filter, because only
     there dither can be turned off."""
 
-    def __init__(self, first: av.VideoFrame, *, in_integers: bool) -> None:
-        """in_integers: by those of `geometry.bt709`, of BT.709 in limited range; else rounded to
-        the nearest level."""
-        filters = [("scale", _SCALE + _NEW_KERNELS), ("format", "pix_fmts=rgb24")]
-        if in_integers:
-            pack = _SCALE if first.width % _NEW_PACKING else _SCALE + _NEW_KERNELS
-            filters = [
-                ("scale", f"{_SCALE}:in_chroma_loc=center"),
-                ("format", "pix_fmts=gbrp"),
-                ("scale", pack),
-                ("format", "pix_fmts=rgb24"),
-            ]
+    def __init__(self, first: av.VideoFrame) -> None:
         self._graph = Graph()
         self._graph.threads = 1  # a fork would wait for those of a graph that it frees
         self._source = self._graph.add_buffer(
             width=first.width, height=first.height, format=first.format, time_base=Fraction(1)
         )
         self._sink = self._graph.add("buffersink")
-        added = [self._graph.add(*each) for each in filters]
-        self._graph.link_nodes(self._source, *added, self._sink).configure()
+        scale, packed = self._graph.add("scale", _TO_RGB), self._graph.add("format", "rgb24")
+        self._graph.link_nodes(self._source, scale, packed, self._sink).configure()
 
     def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
         """Its rows (H, 3 W and what lies beyond), valid until the next call."""
@@ -80,7 +67,7 @@ class StoredToRgb:
     """Turns stored pictures like `first` into RGB, one after the other."""
 
     def __init__(self, first: av.VideoFrame) -> None:
-        self._to_rgb = RgbGraph(first, in_integers=False)
+        self._to_rgb = RgbGraph(first)
 
     def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
         """(H, W, 3), valid until the next call."""
