@@ -5,7 +5,7 @@ patches    pixels of patches, read and written by index
 draw       which patches a training step decodes
 groups     which patches share a pass of the decoder
 pixels     uint8 outside the model, [-1, 1] inside it; what stands in padded frames; RGB of planes
-bt709      the integers by which stored planes become RGB; no torch
+bt709      the numbers by which stored planes become RGB; no torch
 latent     what a latent is: named planes, their axes, sizes and token patches; no torch
 planes     a latent's tensors: packed, cut into tokens, read at coordinates
 """

@@ -2,7 +2,8 @@
 
 codec          how frames are stored in a shard
 decoding       a window of them, read back
-stored_planes  stored planes as they are, or as RGB in integers
+sample_table   where its frames lie, where they lie as the builder puts them
+stored_planes  stored planes as they are, or as RGB
 folder         which files of a folder are videos, their names and classes
 source         any video file from elsewhere, as upright RGB frames
 container      what its file states, and its frames as ffmpeg decodes them

@@ -1,8 +1,9 @@
 """A window of a stored video, decoded: as RGB or as the planes that are stored.
 
 This is the loader's hot path. It starts at the key frame at or before the window, so that a window
-is bit for bit the same frames of a full decode. All packets up to the window are read, which gives
-the time of every frame without trusting the container's frame count.
+is bit for bit the same frames of a full decode. Of files as the builder writes them the tables say
+where frames lie; of others all packets up to the window are read, which gives the time of every
+frame without trusting the container's frame count.
 """
 
 import threading
@@ -24,6 +25,7 @@ from coordtok.video.codec import (
     parsing,
 )
 from coordtok.video.pixel_formats import StoredToRgb, form
+from coordtok.video.sample_table import SampleTable, read_sample_table
 from coordtok.video.stored_planes import (
     PlanesToRgb,
     copy_planes,
@@ -64,7 +66,7 @@ def decode_frames(
     size: tuple[int, int] | None = None,
     room: Room = _new,
 ) -> Frames:
-    """Frames start ... start + count - 1 of an encoded video, (count, H, W, 3) RGB: by the integers
+    """Frames start ... start + count - 1 of an encoded video, (count, H, W, 3) RGB: by the numbers
     of `geometry.bt709` where its planes are as `encode_h264` stores them, else by swscale.
 
     Args:
@@ -100,26 +102,46 @@ def _decode(
     data: bytes, window: Window, take: Callable[[Iterator[av.VideoFrame]], Frames]
 ) -> Frames:
     """What `take` makes of the decoded frames of a window."""
-    with parsing("readable video"), open_mp4(data) as container:
-        return _decoded(container, _packets(container, window), window, take)
+    with parsing("readable video"):
+        table = read_sample_table(data)
+        if table is not None:
+            if window.size is not None:
+                check_size(table.size, window.size)
+            packets = _packets_at(data, table, window)
+            return _decoded(_decoder(table), packets, window, take)
+        with open_mp4(data) as container:
+            packets = _packets(container, window)
+            context = container.streams.video[0].codec_context
+            if window.size is not None:
+                check_size((context.height, context.width), window.size)
+            _set_up(context)
+            return _decoded(context, packets, window, take)
 
 
 def _decoded(
-    container: av.container.InputContainer,
+    context: av.VideoCodecContext,
     packets: "_Packets",
     window: Window,
     take: Callable[[Iterator[av.VideoFrame]], Frames],
 ) -> Frames:
-    context = container.streams.video[0].codec_context
-    if window.size is not None:
-        check_size((context.height, context.width), window.size)
-    context.thread_count = 1
-    context.options = {"err_detect": "explode", "max_pixels": str(_MOST_PIXELS)}
     frames = take(_in_range(context, packets))
     if len(frames) != window.count:
         end = window.start + window.count
         raise UnreadableVideo(f"{len(frames)} of the frames {window.start} to {end} decode")
     return frames
+
+
+def _decoder(table: SampleTable) -> av.VideoCodecContext:
+    """A new one for every clip: frames may bring settings along that would stay."""
+    context = av.VideoCodecContext.create("h264", "r")
+    context.extradata = table.settings
+    _set_up(context)
+    return context
+
+
+def _set_up(context: av.VideoCodecContext) -> None:
+    context.thread_count = 1
+    context.options = {"err_detect": "explode", "max_pixels": str(_MOST_PIXELS)}
 
 
 class _Packets(NamedTuple):
@@ -130,6 +152,20 @@ class _Packets(NamedTuple):
     last: int
 
 
+def _packets_at(data: bytes, table: SampleTable, window: Window) -> _Packets:
+    """By the table of the file: a frame's time is its number."""
+    start, end = window.start, window.start + window.count
+    if start < 0 or window.count < 1 or end > len(table.sizes):
+        raise _outside(window, len(table.sizes))
+    needed = slice(table.key_before(start), end)
+    packets: list[av.Packet] = []
+    for at, size in zip(table.offsets[needed].tolist(), table.sizes[needed].tolist()):
+        packet = av.Packet(data[at : at + size])
+        packet.pts = packet.dts = needed.start + len(packets)
+        packets.append(packet)
+    return _Packets(packets, start, end - 1)
+
+
 def _packets(container: av.container.InputContainer, window: Window) -> _Packets:
     """By reading all packets up to the window, whose times say in which order frames are shown."""
     start, end = window.start, window.start + window.count
@@ -137,10 +173,15 @@ def _packets(container: av.container.InputContainer, window: Window) -> _Packets
     packets = list(islice(each_packet(container), end + _MOST_REORDERED if asked else None))
     times = sorted(packet.pts or 0 for packet in packets)
     if not asked or end > len(times):
-        raise UnreadableVideo(f"frames {start} to {end} of a video of {len(times)}")
+        raise _outside(window, len(times))
     first, last = times[start], times[end - 1]
     keys = [at for at, each in enumerate(packets) if each.is_keyframe and (each.pts or 0) <= first]
     return _Packets(packets[max(keys, default=0) :], first, last)
+
+
+def _outside(window: Window, frames: int) -> UnreadableVideo:
+    end = window.start + window.count
+    return UnreadableVideo(f"frames {window.start} to {end} of a video of {frames}")
 
 
 def _in_range(context: av.VideoCodecContext, found: _Packets) -> Iterator[av.VideoFrame]:

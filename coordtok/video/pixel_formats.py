@@ -18,9 +18,7 @@ PIXEL_FORMATS = ("yuv420p", "yuv444p")
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 _SHRINK_CHROMA = Interpolation.AREA | Interpolation.FULL_CHR_H_INP | _EXACT
 _WIDEN_PIXELS = Interpolation.BILINEAR | _EXACT
-_TO_RGB = (
-    "sws_dither=none:threads=1:flags=bilinear+full_chroma_int+accurate_rnd+bitexact+unstable"
-)
+_TO_RGB = "sws_dither=none:threads=1:flags=bilinear+full_chroma_int+accurate_rnd+bitexact+unstable"
 """By FFmpeg 8's new kernels, still called unstable: they round exactly, in a third of the time."""
 
 
