@@ -86,11 +86,14 @@ class Output(NamedTuple):
 
 
 class Side(Protocol):
+    patches_are_read: bool
+    """Whether it cuts out the patches too; where a GPU does that, they are only compared."""
+
     def read(self, window: Window) -> Any:
         """The window; sides that are a sequence must be asked in its order."""
 
     def output(self, found: Any, window: Window) -> Output:
-        """What was read, to be compared; not timed."""
+        """What was read, and its patches."""
 
     def bare(self, window: Window) -> Callable[[], None]:
         """An action that decodes the window from its file, or from the memory where that is
@@ -100,17 +103,17 @@ class Side(Protocol):
 class FullSizeVideo:
     """The straightforward loader."""
 
+    patches_are_read = True
+
     def __init__(self, settings: ClipSettings) -> None:
         self._settings = settings
 
-    def read(self, window: Window) -> Output:
-        size, patch = self._settings.size, self._settings.patch
-        video_THW3 = read_window(window.video, window.start_in_video, size)
-        index_N3 = self._settings.draw(window.id)
-        return Output(video_THW3, cut_patches(video_THW3, index_N3, patch))
+    def read(self, window: Window) -> np.ndarray:
+        return read_window(window.video, window.start_in_video, self._settings.size)
 
-    def output(self, found: Output, window: Window) -> Output:
-        return found
+    def output(self, found: np.ndarray, window: Window) -> Output:
+        index_N3 = self._settings.draw(window.id)
+        return Output(found, cut_patches(found, index_N3, self._settings.patch))
 
     def bare(self, window: Window) -> Callable[[], None]:
         return lambda: _decode(window.video, window.start_in_video, self._settings)
@@ -118,6 +121,8 @@ class FullSizeVideo:
 
 class Shards:
     """The project's path: a `TrainLoader` that reads in this process, and `gather`."""
+
+    patches_are_read = True
 
     def __init__(self, opened: OpenedShards, settings: ClipSettings) -> None:
         self._opened, self._settings = opened, settings
@@ -143,11 +148,11 @@ class Shards:
     def _windows(self) -> VideoWindows:
         return VideoWindows(*self._settings.size)
 
-    def read(self, window: Window) -> Any:
-        return self._patches(self._clip(window, "video"), window)
+    def read(self, window: Window) -> torch.Tensor:
+        return self._clip(window, "video")
 
-    def output(self, found: Any, window: Window) -> Output:
-        return found
+    def output(self, found: torch.Tensor, window: Window) -> Output:
+        return self._patches(found, window)
 
     def _clip(self, window: Window, name: str) -> torch.Tensor:
         batch, _ = next(self._batches)
@@ -173,15 +178,17 @@ class Shards:
 
 
 class StoredPlanes(Shards):
-    """Its planes as they are stored, as a GPU takes them, whose patches it takes by itself."""
+    """Its planes as they are stored, as a GPU takes them, which cuts out patches itself."""
+
+    patches_are_read = False
 
     def _windows(self) -> VideoWindows:
         return super()._windows().as_stored([self._opened.index])
 
-    def read(self, window: Window) -> Any:
+    def read(self, window: Window) -> torch.Tensor:
         return self._clip(window, str(self._opened.index.codec["pixel_format"]))
 
-    def output(self, found: Any, window: Window) -> Output:
+    def output(self, found: torch.Tensor, window: Window) -> Output:
         _, height, width = self._settings.size
         return self._patches(from_planes(found.flatten(2), height, width), window)
 

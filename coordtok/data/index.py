@@ -3,9 +3,9 @@
 `index.json` lies beside the shards and is written last, so a folder that has one is complete. It
 fixes everything the order of the data depends on (shards, samples, lanes), gives the place of every
 member so that a resumed loader can jump, and carries a fingerprint of all of it. Outside of that
-fingerprint stand the CRC-32 of every sample's files, which an index of before does not have. Shards
-may come from others: all that is read here is checked, and a shard's name must match `SHARD_NAME`
-before a path or a URL is made of it.
+fingerprint stand the checksums of every sample's files, which the first indexes did not have.
+Shards may come from others: all that is read here is checked, and a shard's name must match
+`SHARD_NAME` before a path or a URL is made of it.
 """
 
 import hashlib
@@ -40,7 +40,8 @@ MOST_FPS = 1e6
 MOST_LANES = 100_000
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}\.tar", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-CHECKSUMS = "crc32"
+CHECKSUMS, _CRC32 = "checksums", "crc32"
+"""Their name in JSON, now and before."""
 WRITE_INDEX = "make it anew: python -m data_prep.verify_shards DIR --write-index"
 UNEVEN = 0.1  # lanes that differ by more than this share repeat some samples far more often
 
@@ -221,7 +222,7 @@ def _index(stored: Mapping[str, Any]) -> ShardIndex:
     codec = stored["codec"]
     if not isinstance(codec, dict) or not isinstance(codec.get("name"), str):
         raise ValueError("codec has no name")
-    checksums = stored.get(CHECKSUMS, {})
+    checksums = stored.get(CHECKSUMS, stored.get(_CRC32, {}))
     if not isinstance(checksums, dict):
         raise ValueError(f"{CHECKSUMS}: {type(checksums).__name__} where an object belongs")
     shards = tuple(

@@ -15,7 +15,7 @@ from itertools import count
 import torch
 
 from coordtok.data.index import UNEVEN, lane_sizes, unevenness
-from coordtok.data.order import next_position, usable_workers
+from coordtok.data.order import Cursor, next_position, usable_workers
 from coordtok.data.reused_memory import ReusedMemory
 from coordtok.data.sample import Item, Move, SampleId, SampleReader, SkippedSample
 from coordtok.data.sequence import LoaderState, SampleSequence, shard_sizes
@@ -94,10 +94,17 @@ class TrainLoader:
         cursors = [list(lanes) for lanes in self.state.cursors]
         stride = self._micro_batch * self._world_size
         for position in count(self.state.position + stride, stride):
-            batch, moves = self._next(items)
-            for dataset, lane, cursor in moves:
-                cursors[dataset][lane] = cursor
-            yield batch, LoaderState(position, tuple(tuple(lanes) for lanes in cursors))
+            # Kept nowhere here, so that the next one may have the memory of one that is done with.
+            yield self._step(items, position, cursors)
+
+    def _step(
+        self, items: Iterator[Item], position: int, cursors: list[list[Cursor]]
+    ) -> tuple[Batch, LoaderState]:
+        """The next batch, whose moves go into `cursors`, and the state after it."""
+        batch, moves = self._next(items)
+        for dataset, lane, cursor in moves:
+            cursors[dataset][lane] = cursor
+        return batch, LoaderState(position, tuple(tuple(lanes) for lanes in cursors))
 
     def _next(self, items: Iterator[Item]) -> tuple[Batch, list[Move]]:
         if self._micro_batch == 1 and self.workers == 0 and not self._pin_memory:

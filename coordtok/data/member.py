@@ -73,17 +73,21 @@ def sample_at(
 ) -> StoredSample:
     """A sample of a local shard; each of its files is read, header first, when asked for."""
     where = store.describe(shard.name)
+    checked: set[str] = set()
 
     def read_into(ext: str, offset: int, buffer: memoryview) -> None:
         start = header_offset(entry, ext, where)
         header = bytearray(HEADER_BYTES)
 
         def read() -> None:
-            store.read_into(shard.name, start, memoryview(header))
+            if ext not in checked:
+                store.read_into(shard.name, start, memoryview(header))
             store.read_into(shard.name, start + HEADER_BYTES + offset, buffer)
 
         retry(read, where)
-        check_header(header, entry, ext, where)
+        if ext not in checked:
+            check_header(header, entry, ext, where)
+            checked.add(ext)
 
     return StoredSample(entry, read_into)
 

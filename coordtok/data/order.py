@@ -168,6 +168,8 @@ def draw_start(rng: np.random.Generator, stored: int, length: int) -> int:
 
 
 def _permutation(size: int, *parts: int | str) -> list[int]:
+    if size == 1:
+        return [0]
     # From raw words rather than Generator.permutation, whose stream numpy may change.
     words = np.random.Philox(key=_stable_hash(*parts)).random_raw(size)
     return np.argsort(words, kind="stable").tolist()

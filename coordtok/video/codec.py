@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -109,6 +110,7 @@ def raw_header(shape: tuple[int, int, int, int]) -> bytes:
     return start + text.ljust(RAW_HEADER_BYTES - 11).encode() + b"\n"
 
 
+@lru_cache(maxsize=64)  # of a dataset most are alike, and Python's parser takes a while
 def raw_layout(head: bytes, size: int) -> tuple[tuple[int, int, int, int], int]:
     """Shape (T, H, W, 3) of a stored .npy of `size` bytes and the offset of its first pixel, from
     its first bytes.
