@@ -5,6 +5,7 @@
     python scripts/benchmark.py loader
     python scripts/benchmark.py memory --shards shards/quickstart/train
     deepspeed scripts/benchmark.py train --deepspeed ds_configs/zero3.json --config tokenizer_s
+    python scripts/benchmark.py engine --config tokenizer_l
     torchrun --nproc-per-node 2 scripts/benchmark.py checkpoint --deepspeed zero3_fp32 \\
         --config tokenizer_s
     python scripts/benchmark.py decode --model exports/quickstart --shards shards/quickstart/val
@@ -26,6 +27,7 @@ from coordtok.benchmarks import (
     command_all,
     command_checkpoint,
     command_decode,
+    command_engine,
     command_latents,
     command_loader,
     command_memory,
@@ -39,6 +41,7 @@ COMMANDS = {
     "loader": command_loader,
     "memory": command_memory,
     "train": command_train,
+    "engine": command_engine,
     "checkpoint": command_checkpoint,
     "decode": command_decode,
     "sample": command_sample,

@@ -142,7 +142,7 @@ def measure_steps(trainer: Trainer, updates: Iterator[int], steps: int) -> dict[
     if device.type == "cuda":
         memory["reserved_bytes"] = max(distributed.gather(torch.cuda.max_memory_reserved(device)))
     clock = Clock(PHASES, by_events=True)
-    _put_clock(trainer, clock)
+    put_clock(trainer, clock)
     taken = []
     began = time.perf_counter()
     for _ in islice(updates, steps):
@@ -158,7 +158,7 @@ def measure_steps(trainer: Trainer, updates: Iterator[int], steps: int) -> dict[
     return {**spread, **_medians(taken), "communication": communication, **memory}
 
 
-def _put_clock(trainer: Trainer, clock: Clock) -> None:
+def put_clock(trainer: Trainer, clock: Clock) -> None:
     """Have the clock stand between the loop and its parts."""
     target: Any = trainer
     target.engine = Timed(trainer.engine, clock, {"backward": "backward", "step": "optimiser"})
