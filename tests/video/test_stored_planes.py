@@ -73,6 +73,17 @@ def test_greens_between_two_levels_are_the_same_everywhere():
     assert torch.equal(on_device[0], torch.from_numpy(video))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_makes_the_same_of_every_colour():
+    levels = torch.arange(256, dtype=torch.uint8)
+    y, u = torch.meshgrid(levels, levels, indexing="ij")
+    for v in range(256):
+        planes = torch.stack([y, u, torch.full_like(y, v)]).reshape(1, 1, -1)
+        found = from_planes(planes.cuda(), 256, 256)
+        assert torch.equal(found.cpu(), from_planes(planes, 256, 256)), v
+
+
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
 @pytest.mark.parametrize("size", [(2, 2), (5, 7), (48, 64), (130, 126), (64, 256)])
 def test_blocks_and_sizes_and_chroma_are_those_of_torch(pixel_format, size):
