@@ -49,11 +49,14 @@ def partial_path(path: Path) -> Iterator[Path]:
     of it remains.
 
     Raises:
-        OSError: it cannot take that name. An error in the block that names the partial file names
-            `path` from here on.
+        OSError: it cannot take that name, or something other than a file has it: whoever may do
+            everything would put a file in the place of /dev/null. An error in the block that names
+            the partial file names `path` from here on.
     """
-    if not path.name:  # a root, or the working folder
+    if not path.name or path.is_dir():  # without a name: a root, or the working folder
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield partial
@@ -126,6 +129,8 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         if replace and folder.exists():
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
             folder.rename(old)
         part.rename(folder)
         shutil.rmtree(old, ignore_errors=True)

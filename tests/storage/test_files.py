@@ -1,6 +1,8 @@
+import os
 import re
 import resource
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +48,19 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
 def test_a_folder_is_no_name_for_a_file(path: str) -> None:
     with pytest.raises(DataError, match=rf"cannot write {re.escape(path)}: Is a directory"):
         write_whole(Path(path), b"")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_but_a_file_is_replaced(tmp_path, linked):
+    """A pipe here; a device is another such thing, which only root could replace."""
+    pipe, name = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    name.symlink_to(pipe)
+    with pytest.raises(DataError, match="it is no regular file"):
+        write_whole(name if linked else pipe, b"text")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert name.is_symlink()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 WRITE_TOO_MUCH = """
