@@ -57,10 +57,11 @@ def partial_path(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    target = Path(os.path.realpath(path))  # a link stays, and leads to the new file
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         yield partial
-        os.replace(partial, path)
+        os.replace(partial, target)
     except OSError as error:
         if error.filename == str(partial):
             error.filename, error.filename2 = str(path), None
@@ -126,11 +127,11 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     folder = Path(os.path.realpath(folder))  # which raises for no link
     part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         part.mkdir(parents=True)
         yield part
         if replace and folder.exists():
-            if not folder.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
             folder.rename(old)
         part.rename(folder)
         shutil.rmtree(old, ignore_errors=True)

@@ -133,7 +133,7 @@ def raw_layout(head: bytes, size: int) -> tuple[tuple[int, int, int, int], int]:
 
 def decode_raw(data: bytes) -> Frames:
     """All frames of a stored .npy."""
-    shape, offset = raw_layout(data, len(data))
+    shape, offset = raw_layout(data[:RAW_HEADER_BYTES], len(data))
     if len(data) - offset != math.prod(shape):
         raise UnreadableVideo(f".npy of {shape} with {len(data) - offset} bytes of pixels")
     return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)

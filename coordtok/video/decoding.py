@@ -104,11 +104,10 @@ def _decode(
     """What `take` makes of the decoded frames of a window."""
     with parsing("readable video"):
         table = read_sample_table(data)
-        if table is not None:
-            if window.size is not None:
-                check_size(table.size, window.size)
-            packets = _packets_at(data, table, window)
-            return _decoded(_decoder(table), packets, window, take)
+        if table is not None and window.size in (None, table.size):
+            found = _packets_at(data, table, window)
+            if found is not None:
+                return _decoded(_decoder(table), found, window, take)
         with open_mp4(data) as container:
             packets = _packets(container, window)
             context = container.streams.video[0].codec_context
@@ -152,12 +151,14 @@ class _Packets(NamedTuple):
     last: int
 
 
-def _packets_at(data: bytes, table: SampleTable, window: Window) -> _Packets:
-    """By the table of the file: a frame's time is its number."""
+def _packets_at(data: bytes, table: SampleTable, window: Window) -> _Packets | None:
+    """By the table of the file: a frame's time is its number. None where its key frame is none."""
     start, end = window.start, window.start + window.count
     if start < 0 or window.count < 1 or end > len(table.sizes):
         raise _outside(window, len(table.sizes))
     needed = slice(table.key_before(start), end)
+    if not table.can_begin(data, needed.start):
+        return None
     packets: list[av.Packet] = []
     for at, size in zip(table.offsets[needed].tolist(), table.sizes[needed].tolist()):
         packet = av.Packet(data[at : at + size])

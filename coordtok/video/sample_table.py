@@ -21,7 +21,11 @@ _UNUSUAL = (b"moof", b"mvex", b"ctts", b"stz2", b"sbgp", b"co64")
 """Fragments, frames that are not shown in the order of decoding, other forms of the tables, key
 frames that are said elsewhere, files of over 4 GB."""
 _ALL_SHOWN = struct.pack(">II", 0, 1), struct.pack(">iI", 0, 1 << 16)
-"""What is around the length of an only edit: from the first frame on, at the usual rate."""
+"""What is around the length of an only edit: from the first frame on, at the usual rate. The length
+is not asked: frames are those of the table."""
+_MOST_FRAMES = 1 << 22
+_IDR = 5
+"""NAL units of a picture that needs none before it (ITU-T H.264, table 7-1)."""
 _AVC1_BYTES = 86
 _KNOWN = {b"avcC", b"pasp", b"btrt"}
 """Of a description of frames; others may change colours or crop."""
@@ -47,6 +51,16 @@ class SampleTable(NamedTuple):
         """The last key frame that is not after `frame`."""
         return int(self.keys[np.searchsorted(self.keys, frame, side="right") - 1])
 
+    def can_begin(self, data: bytes, frame: int) -> bool:
+        """Whether decoding can begin there, by the frame itself: a table may say so of any."""
+        at, prefix = int(self.offsets[frame]), (self.settings[4] & 3) + 1
+        stop = at + int(self.sizes[frame])
+        while at + prefix < stop:
+            if data[at + prefix] & 31 == _IDR:
+                return True
+            at += prefix + int.from_bytes(data[at : at + prefix], "big")
+        return False
+
 
 def read_sample_table(data: bytes) -> SampleTable | None:
     """The table of an mp4 with one track of H.264 and nothing unusual; None of anything else, be it
@@ -69,15 +83,17 @@ def read_sample_table(data: bytes) -> SampleTable | None:
         return None
 
 
-def _tables(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+def _tables(data: bytes, start: int, stop: int, depth: int = 0) -> Iterator[tuple[bytes, int, int]]:
     """Kind, first byte and end of the contents of every box that is a table."""
+    if depth > len(_NESTED):
+        raise _Unusual
     for kind, at, end in _boxes(data, start, stop):
         if kind in _UNUSUAL:
             raise _Unusual
         if kind == b"elst" and (data[at : at + 8], data[at + 12 : end]) != _ALL_SHOWN:
             raise _Unusual
         if kind in _NESTED:
-            yield from _tables(data, at, end)
+            yield from _tables(data, at, end, depth + 1)
         elif kind in _TABLES:
             yield kind, at, end
 
@@ -93,11 +109,11 @@ def _boxes(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
 
 def _sizes(data: bytes, start: int, stop: int) -> Integers:
     _, of_all, count = struct.unpack_from(">III", data, start)
-    if of_all and of_all * count <= len(data):
+    if of_all and count <= _MOST_FRAMES:
         sizes = np.full(count, of_all)
     else:
         sizes = _integers(data, start + 12, stop)
-    if count != len(sizes) or not count or not sizes.min():
+    if count != len(sizes) or not 0 < count <= _MOST_FRAMES or not sizes.min():
         raise _Unusual
     return sizes
 
@@ -138,7 +154,7 @@ def _entry(data: bytes, start: int, stop: int) -> tuple[tuple[int, int], bytes]:
         raise _Unusual
     width, height = struct.unpack_from(">HH", data, start + 8 + 32)
     inside = {kind: data[at:end] for kind, at, end in _boxes(data, start + 8 + _AVC1_BYTES, stop)}
-    if b"avcC" not in inside or not inside.keys() <= _KNOWN:
+    if len(inside.get(b"avcC", b"")) < 5 or not inside.keys() <= _KNOWN:
         raise _Unusual
     return (height, width), inside[b"avcC"]
 

@@ -63,6 +63,7 @@ class PlanesToRgb:
         rows = -(-count * pixels // _ROW)
         self._block = av.VideoFrame(_ROW, rows, "yuv444p")
         self._block.colorspace, self._block.color_range = Colorspace.ITU709, ColorRange.MPEG
+        assert all(plane.line_size == _ROW for plane in self._block.planes)
         self._to_rgb = RgbGraph(self._block)
         planes = [
             plane.reshape(-1)[: count * pixels].reshape(count, height, width)

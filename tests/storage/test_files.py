@@ -63,6 +63,25 @@ def test_nothing_but_a_file_is_replaced(tmp_path, linked):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
 
 
+def test_a_link_leads_to_the_new_file(tmp_path):
+    path, name = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"old")
+    name.symlink_to(path)
+    write_whole(name, b"new")
+    assert name.is_symlink()
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path):
+    (tmp_path / "a").touch()
+    with (
+        pytest.raises(DataError, match="Not a directory"),
+        whole_folder(tmp_path / "a", replace=True),
+    ):
+        pytest.fail("the work was begun")
+    assert (tmp_path / "a").is_file()
+
+
 WRITE_TOO_MUCH = """
 import sys
 from pathlib import Path

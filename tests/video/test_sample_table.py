@@ -97,6 +97,69 @@ def test_others_are_left_to_ffmpeg(other):
     assert len(decode_frames(data, 3, 20)) == 20
 
 
+def changed(data, box, at, content):
+    """With other bytes `at` so many after the name of its last box of that name."""
+    place = data.rindex(box) + at
+    return data[:place] + content + data[place + len(content) :]
+
+
+def nested(depth):
+    data = b""
+    for _ in range(depth):
+        data = (len(data) + 8).to_bytes(4, "big") + b"moov" + data
+    return data
+
+
+UNUSUAL = {
+    "a later first frame": (b"elst", 16, b"\0\0\2\0"),
+    "another rate": (b"elst", 20, b"\0\2\0\0"),
+    "two edits": (b"elst", 8, b"\0\0\0\2"),
+    "colours": (b"btrt", 0, b"colr"),
+    "cropping": (b"btrt", 0, b"clap"),
+    "two descriptions": (b"stsd", 8, b"\0\0\0\2"),
+    "another description in a chunk": (b"stsc", 20, b"\0\0\0\2"),
+    "key frames backwards": (b"stss", 16, b"\0\0\0\1"),
+    "no first key frame": (b"stss", 12, b"\0\0\0\2"),
+    "a key frame too many": (b"stss", 12, b"\0\1\0\0"),
+    "a frame beyond the end": (b"stsz", 16, b"\0\1\0\0"),
+    "a frame of nothing": (b"stsz", 16, b"\0\0\0\0"),
+    "fewer frames in chunks": (b"stsc", 16, b"\0\0\0\1"),
+    **{name.decode(): (b"udta", 0, name) for name in (b"mvex", b"sbgp", b"ctts", b"co64")},
+    "64 bits of size": (b"mdat", -4, b"\0\0\0\1"),
+    "another codec": (b"avc1", 0, b"hvc1"),
+}
+
+
+@pytest.mark.parametrize("change", UNUSUAL.values(), ids=UNUSUAL)
+def test_what_is_unusual_is_left_to_ffmpeg(change):
+    data = stored()
+    assert read_sample_table(data) is not None
+    assert read_sample_table(changed(data, *change)) is None
+
+
+def test_deep_nesting_has_no_table():
+    assert read_sample_table(nested(5000)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [(b"stss", 0, b"free"), (b"stss", 16, b"\0\0\0\4")],
+    ids=["all are key frames", "another is one"],
+)
+def test_key_frames_that_are_none_are_not_begun_with(change):
+    data = changed(stored(), *change)
+    assert read_sample_table(data) is not None
+    expected = decode_frames(stored(), 0, 40)
+    for start in range(0, 37, 3):
+        assert np.array_equal(decode_frames(data, start, 3), expected[start : start + 3])
+
+
+def test_another_size_than_the_description_says_is_ffmpeg_s_to_find():
+    data = changed(stored(), b"avc1", 28, b"\0\x40\0\x40")
+    assert read_sample_table(data).size == (64, 64)
+    assert decode_frames(data, 5, 3, (32, 48)).shape == (3, 32, 48, 3)
+
+
 @pytest.mark.parametrize("data", [b"", b"ftyp", bytes(100), b"\0\0\0\x08moov"], ids=repr)
 def test_what_is_no_mp4_has_no_table(data):
     assert read_sample_table(data) is None

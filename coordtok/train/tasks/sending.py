@@ -40,7 +40,7 @@ def send_batch(batch: Batch) -> Batch:
 
 
 def _rgb(planes_BTRW: torch.Tensor, pixel_format: str) -> torch.Tensor:
-    """The clips (B, T, H, W, 3) of stored planes, one after the other: the integers on the way take
+    """The clips (B, T, H, W, 3) of stored planes, one after the other: the numbers on the way take
     a dozen times their memory."""
     rows, width = planes_BTRW.shape[2:]
     height = int(rows / PLANE_ROWS[pixel_format])
