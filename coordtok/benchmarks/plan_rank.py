@@ -180,7 +180,7 @@ _WARM = "after the first update"
 
 
 def _seconds(cases: Sequence[Case], turns: int) -> list[Any]:
-    """Of each case the seconds of updates, all cases by turns, and of probes beside them."""
+    """Of each case the seconds of updates, all cases by turns, and of a probe before each."""
     import torch
 
     from coordtok import distributed
@@ -201,8 +201,8 @@ def _seconds(cases: Sequence[Case], turns: int) -> list[Any]:
         taken: list[list[float]] = [[] for _ in cases]
         probes = []
         for _ in range(turns):
-            probes.append(probe(device))
             for updates, seconds in zip(running, taken):
+                probes.append(probe(device))  # as often, since the machine's pace may change
                 began = now()
                 next(updates)
                 next(updates)
