@@ -49,11 +49,8 @@ def measure_engine(run: RunConfig, turns: int, work_folder: str | None) -> Repor
             if not sides:
                 sides[BARE] = _bare(trainer, sharding)
             sides[f"ZeRO-{stage}"] = _engine(trainer)
-        taken = {name: [side()] for name, side in sides.items()}
-        for _ in range(turns + _WARM_UP - 1):
-            for name, side in sides.items():
-                taken[name].append(side())
-    medians = {name: statistics.median(each[_WARM_UP:]) for name, each in taken.items()}
+        turned = [[side() for side in sides.values()] for _ in range(turns + _WARM_UP)]
+    medians = dict(zip(sides, map(statistics.median, zip(*turned[_WARM_UP:]))))
     rows = [["forward and backward", "ms", "of the bare module's"]]
     for name, each in medians.items():
         rows.append([name, f"{1000 * each:.1f}", f"{each / medians[BARE]:.2f}"])

@@ -96,10 +96,7 @@ def main(asked: str, found: str) -> None:
 
 def _one(what: str, case: Case) -> Any:
     if what == "memory":
-        from coordtok import distributed
-
-        traces = _TRACES if distributed.device().type == "cpu" else 1
-        return min(_peak(case) for _ in range(traces))
+        return _peak(case)
     with ExitStack() as stack:
         return _messages(_updates(case, stack, 4))
 
@@ -135,11 +132,17 @@ def _messages(updates: Iterator[int]) -> dict[str, int]:
 
 def _peak(case: Case) -> int:
     """Bytes held at most after the first update: by a GPU's allocator, or traced on a CPU."""
-    with ExitStack() as stack:
-        return _peak_of(case, stack)
+    from coordtok import distributed
+
+    on_gpu = distributed.device().type == "cuda"
+    found = []
+    for _ in range(1 if on_gpu else _TRACES):
+        with ExitStack() as stack:
+            found.append(_allocated(case, stack) if on_gpu else _traced(case, stack))
+    return min(found)
 
 
-def _peak_of(case: Case, stack: ExitStack) -> int:
+def _allocated(case: Case, stack: ExitStack) -> int:
     import gc
 
     import torch
@@ -147,16 +150,18 @@ def _peak_of(case: Case, stack: ExitStack) -> int:
     from coordtok import distributed
 
     device = distributed.device()
-    if device.type == "cuda":
-        gc.collect()  # the engine of the case before
-        before = torch.cuda.memory_allocated(device)
-        updates = _updates(case, stack, 4)
-        next(updates)
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats(device)
-        for _ in updates:
-            pass
-        return torch.cuda.max_memory_allocated(device) - before
+    gc.collect()  # the engine of the case before
+    before = torch.cuda.memory_allocated(device)
+    updates = _updates(case, stack, 4)
+    next(updates)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats(device)
+    for _ in updates:
+        pass
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _traced(case: Case, stack: ExitStack) -> int:
     from torch.profiler import ProfilerActivity, profile, record_function
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:

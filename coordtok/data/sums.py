@@ -31,8 +31,8 @@ def sums_of(file: BinaryIO, offset: int, size: int, frames: tuple[int, int] | No
     if frames is None:
         return _xxh3(file, size)
     head, frame = frames
-    pieces = [head, *[frame] * ((size - head) // frame)]
-    return head, frame, "".join(_xxh3(file, piece) for piece in pieces)
+    rest = _pieces(head, frame, size) - 1
+    return head, frame, "".join(_xxh3(file, piece) for piece in [head, *[frame] * rest])
 
 
 def difference(sums: Sums, size: int, offset: int, content: memoryview) -> str | None:
@@ -61,13 +61,10 @@ def sums_from_json(stored: Any, size: int, what: str) -> Sums:
         head, frame, digits = stored
     else:
         raise ValueError(f"the checksum of {what} is a {type(stored).__name__} of another form")
-    if (
-        min(head, frame) < 0
-        or head > size
-        or head + (_pieces(head, frame, size) - 1) * frame != size
-    ):
+    pieces = _pieces(head, frame, size)
+    if min(head, frame) < 0 or head > size or head + (pieces - 1) * frame != size:
         raise ValueError(f"the checksum of {what} is not of the {size} bytes that it has")
-    each = len(digits) / _pieces(head, frame, size)
+    each = len(digits) / pieces
     if not _HEXADECIMAL.fullmatch(digits) or each not in (_XXH3_DIGITS, _CRC32_DIGITS):
         raise ValueError(f"the checksum of {what} is not hexadecimal digits, sixteen a piece")
     return digits if isinstance(stored, str) else (head, frame, digits)
