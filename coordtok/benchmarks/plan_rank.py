@@ -132,25 +132,25 @@ def _messages(updates: Iterator[int]) -> dict[str, int]:
 
 def _peak(case: Case) -> int:
     """Bytes held at most after the first update: by a GPU's allocator, or traced on a CPU."""
+    import gc
+
     from coordtok import distributed
 
     on_gpu = distributed.device().type == "cuda"
     found = []
     for _ in range(1 if on_gpu else _TRACES):
+        gc.collect()  # the engine before this one
         with ExitStack() as stack:
             found.append(_allocated(case, stack) if on_gpu else _traced(case, stack))
     return min(found)
 
 
 def _allocated(case: Case, stack: ExitStack) -> int:
-    import gc
-
     import torch
 
     from coordtok import distributed
 
     device = distributed.device()
-    gc.collect()  # the engine of the case before
     before = torch.cuda.memory_allocated(device)
     updates = _updates(case, stack, 4)
     next(updates)
