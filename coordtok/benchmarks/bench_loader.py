@@ -1,22 +1,22 @@
 """How fast clips come from shards, against a straightforward loader of full-size videos.
 
-All sides read the same random windows, in turns, in one process on one core, and give the same
-outputs: the clip as uint8 (T, H, W, 3) and its target patches (N, pt, ph, pw, 3). Drawing, opening,
-checking, decoding and batching are all in the time. Beside what it takes to read the clip is its
-floor on the same windows, the bare decoding or, of raw frames, the reading into place, and every
-clip is compared with the frames of its source video, resized exactly. Stored planes, read as a GPU
-takes them, have no patches and are compared with the clip that they become.
+All sides read the same random windows, some at a time in turns, in one process on one core, and
+give the same outputs: the clip as uint8 (T, H, W, 3) and its target patches (N, pt, ph, pw, 3).
+Drawing, opening, checking, decoding and batching are all in the time. Beside what it takes to read
+the clip is its floor on the same windows, the bare decoding or, of raw frames, the reading into
+place. Stored planes, read as a GPU takes them, have no patches. Before anything is timed every clip
+is compared with the frames of its source video, resized exactly, planes as the clip they become.
 """
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import log10
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from coordtok.benchmarks.loader_sides import (
 )
 from coordtok.benchmarks.plain_loader import cut_patches, exact_window
 from coordtok.benchmarks.table import Report, table
-from coordtok.data.shards import open_shards
+from coordtok.data.shards import OpenedShards, open_shards
 from coordtok.errors import DataError
 from coordtok.progress import ProgressBar
 
@@ -41,24 +41,28 @@ BASELINE = "full-size video"
 PLANES = "h264, as planes"
 LEAST_PSNR = 20.0
 """To the exact clip, dB: what is further from it is another clip."""
-_WARM_UP = 2
+_TURN = 8
+"""Windows that a side reads before it is another's turn. As in training most of a clip's bytes then
+come from memory; of a window that has just been read they would come from the core's cache."""
+
+
+class Seconds(NamedTuple):
+    """Of one window."""
+
+    clip: float
+    with_patches: float
+    bare: float
 
 
 @dataclass
 class Timing:
-    """Of one side, a value for each window."""
+    """Of one side."""
 
-    seconds: list[float] = field(default_factory=list)
-    """Of the clip and its patches."""
-    clip_seconds: list[float] = field(default_factory=list)
-    bare_seconds: list[float] = field(default_factory=list)
-    squared_errors: list[float] = field(default_factory=list)
-    """Mean over a clip of (pixel - exact pixel)^2."""
+    turns: list[list[Seconds]] = field(default_factory=list)
 
-    def add(self, seconds: float, clip_seconds: float, bare_seconds: float) -> None:
-        self.seconds.append(seconds)
-        self.clip_seconds.append(clip_seconds)
-        self.bare_seconds.append(bare_seconds)
+    @property
+    def windows(self) -> list[Seconds]:
+        return [window for turn in self.turns for window in turn]
 
 
 def measure_loader(
@@ -74,22 +78,28 @@ def measure_loader(
     """
     torch.set_num_threads(1)
     opened = {codec: open_shards(folder) for codec, folder in shards.items()}
+    some = next(iter(opened.values()))
+    windows = first_windows(some, videos, settings, _TURN + settings.clips)
+    psnrs = _compare(windows, _sides(opened, settings), settings)
+    sides = _sides(opened, settings)
+    timings = {name: Timing() for name in sides}
+    turns = [windows[first : first + _TURN] for first in range(0, len(windows), _TURN)]
+    with _one_core():
+        for number, turn in enumerate(ProgressBar(turns, desc="timing windows", unit="turn")):
+            for name, timed in _take_turn(number, turn, sides).items():
+                if number:  # the first one warms up
+                    timings[name].turns.append(timed)
+    baseline = timings[BASELINE]
+    return {name: _figures(each, baseline, psnrs[name]) for name, each in timings.items()}
+
+
+def _sides(opened: Mapping[str, OpenedShards], settings: ClipSettings) -> dict[str, Side]:
     sides: dict[str, Side] = {BASELINE: FullSizeVideo(settings)}
     for codec, each in opened.items():
         if codec == "h264":
             sides[PLANES] = StoredPlanes(each, settings)
         sides[codec] = Shards(each, settings)
-    some = next(iter(opened.values()))
-    windows = first_windows(some, videos, settings, settings.clips + _WARM_UP)
-    timings = {name: Timing() for name in sides}
-    with _one_core():
-        for number, window in enumerate(
-            ProgressBar(windows, desc="reading windows", unit="window")
-        ):
-            _measure_window(number, window, sides, timings, settings)
-    for name, timing in timings.items():
-        _check_agreement(name, statistics.fmean(timing.squared_errors))
-    return {name: _figures(timing, timings[BASELINE]) for name, timing in timings.items()}
+    return sides
 
 
 def loader_report(
@@ -117,45 +127,50 @@ def loader_report(
     return Report(figures, "\n".join(text))
 
 
-def _measure_window(
-    number: int,
-    window: Window,
-    sides: Mapping[str, Side],
-    timings: Mapping[str, Timing],
-    settings: ClipSettings,
-) -> None:
-    """Every side once, each time beginning with another one."""
+def _compare(
+    windows: Sequence[Window], sides: Mapping[str, Side], settings: ClipSettings
+) -> dict[str, float | None]:
+    """PSNR of every side's clips to the exact ones, dB; None where all are exact."""
+    errors: dict[str, list[float]] = {name: [] for name in sides}
+    for window in ProgressBar(windows, desc="comparing windows", unit="window"):
+        exact_THW3 = exact_window(window.video, window.start_in_video, settings.size)
+        for name, side in sides.items():
+            found = side.output(side.read(window), window)
+            _check_form(name, found, settings.draw(window.id), settings)
+            error = found.video_THW3.astype(np.int32) - exact_THW3
+            errors[name].append(float(np.mean(np.square(error))))
+    psnrs = {name: _psnr(statistics.fmean(each)) for name, each in errors.items()}
+    for name, psnr in psnrs.items():
+        _check_agreement(name, psnr)
+    return psnrs
+
+
+def _take_turn(
+    number: int, windows: Sequence[Window], sides: Mapping[str, Side]
+) -> dict[str, list[Seconds]]:
+    """The windows read by every side, each time beginning with another one, and bare before or
+    after it."""
     names = list(sides)
     first = number % len(names)
-    outputs: dict[str, Output] = {}
+    timed = {}
     for name in names[first:] + names[:first]:
-        *seconds, outputs[name] = _read(sides[name], window, bare_first=number % 2 == 1)
-        if number >= _WARM_UP:
-            timings[name].add(*seconds)
-    exact_THW3 = exact_window(window.video, window.start_in_video, settings.size)
-    for name in names:
-        _check_form(name, outputs[name], settings.draw(window.id), settings)
-        error = outputs[name].video_THW3.astype(np.int32) - exact_THW3
-        timings[name].squared_errors.append(float(np.mean(np.square(error))))
+        side = sides[name]
+        bare = [side.bare(window) for window in windows]
+        if number % 2:
+            bare_seconds = [_timed(action)[0] for action in bare]
+        clip_seconds = [_read(side, window) for window in windows]
+        if not number % 2:
+            bare_seconds = [_timed(action)[0] for action in bare]
+        timed[name] = [Seconds(*clip, bare) for clip, bare in zip(clip_seconds, bare_seconds)]
+    return timed
 
 
-def _read(side: Side, window: Window, bare_first: bool) -> tuple[float, float, float, Output]:
-    """Seconds of the clip with its patches, of the clip and of the bare minimum; and the output.
-
-    bare_first: whichever is second finds the file's bytes in the core's cache, so they take turns.
-    """
-    bare = side.bare(window)
-    bare_seconds = _timed(bare)[0] if bare_first else 0.0
-    clip_seconds, found = _timed(lambda: side.read(window))
-    if not bare_first:
-        bare_seconds, _ = _timed(bare)
-    more_seconds, output = _timed(lambda: side.output(found, window))
-    return (
-        clip_seconds + more_seconds * side.patches_are_read,
-        clip_seconds,
-        bare_seconds,
-        output,
-    )
+def _read(side: Side, window: Window) -> tuple[float, float]:
+    """Seconds of the clip, and of the clip with its patches."""
+    seconds, found = _timed(lambda: side.read(window))
+    if not side.patches_are_read:
+        return seconds, seconds
+    return seconds, seconds + _timed(lambda: side.output(found, window))[0]
 
 
 def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
@@ -191,8 +206,7 @@ def _check_form(name: str, found: Output, index_N3: np.ndarray, settings: ClipSe
         raise DataError(f"{name} gives patches that are not those of its clip; report this")
 
 
-def _check_agreement(name: str, squared_error: float) -> None:
-    psnr = _psnr(squared_error)
+def _check_agreement(name: str, psnr: float | None) -> None:
     if psnr is not None and (name == "raw" or psnr < LEAST_PSNR):
         wanted = "the same pixels" if name == "raw" else f"at least {LEAST_PSNR:.0f} dB"
         raise DataError(f"{name} is {psnr:.1f} dB from its source, not {wanted}; report this")
@@ -203,17 +217,22 @@ def _psnr(squared_error: float) -> float | None:
     return 10 * log10(255**2 / squared_error) if squared_error else None
 
 
-def _figures(timing: Timing, baseline: Timing) -> dict[str, Any]:
-    milliseconds = 1000 * statistics.median(timing.seconds)
-    ratios = [slow / fast for slow, fast in zip(baseline.seconds, timing.seconds)]
-    over_floor = [clip / bare for clip, bare in zip(timing.clip_seconds, timing.bare_seconds)]
+def _figures(timing: Timing, baseline: Timing, psnr: float | None) -> dict[str, Any]:
+    windows = timing.windows
+    milliseconds = 1000 * statistics.median(each.with_patches for each in windows)
+    ratios = [
+        slow.with_patches / fast.with_patches for slow, fast in zip(baseline.windows, windows)
+    ]
+    over_floor = [
+        sum(each.clip for each in turn) / sum(each.bare for each in turn) for turn in timing.turns
+    ]
     return {
         "ms_per_clip": milliseconds,
         "clips_per_s": 1000 / milliseconds,
         "ratio_to_baseline": statistics.median(ratios),
-        "clip_alone_ms": 1000 * statistics.median(timing.clip_seconds),
-        "bare_ms_per_clip": 1000 * statistics.median(timing.bare_seconds),
+        "clip_alone_ms": 1000 * statistics.median(each.clip for each in windows),
+        "bare_ms_per_clip": 1000 * statistics.median(each.bare for each in windows),
         "ratio_to_floor": statistics.median(over_floor),
-        "psnr_to_source_db": _psnr(statistics.fmean(timing.squared_errors)),
-        "ms_of_each_clip": [round(1000 * seconds, 3) for seconds in timing.seconds],
+        "psnr_to_source_db": psnr,
+        "ms_of_each_clip": [round(1000 * each.with_patches, 3) for each in windows],
     }

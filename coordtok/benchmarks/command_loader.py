@@ -20,7 +20,7 @@ def add_options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--clips",
         type=cli.positive,
-        default=40,
+        default=80,
         metavar="N",
         help="windows measured (default: %(default)s)",
     )

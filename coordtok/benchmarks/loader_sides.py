@@ -34,7 +34,7 @@ SHUFFLE_BLOCK = 16
 class ClipSettings:
     """What is read: by default clips and patches of docs/method.md, "Main configuration"."""
 
-    clips: int = 40
+    clips: int = 80
     size: Size3 = (128, 128, 128)
     patch: Size3 = (1, 8, 8)
     points: int = 1024

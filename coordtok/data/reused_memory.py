@@ -5,6 +5,7 @@ before that: for a clip of raw frames this takes longer than to copy it. So whoe
 after the other keeps the memory of those that nobody looks at any more.
 """
 
+import math
 import weakref
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ class ReusedMemory:
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
         """An array of any contents."""
         of = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * of.itemsize
+        size = math.prod(shape) * of.itemsize
         spare = self._spare[size]
         memory = spare.pop() if spare else np.empty(size, np.uint8)
         # Through a buffer: a view of `memory` would leave its own views looking at `memory` itself,

@@ -7,7 +7,7 @@ CRC-32, which takes ten times as long.
 
 import re
 import zlib
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import xxhash
@@ -45,12 +45,13 @@ def difference(sums: Sums, size: int, offset: int, content: memoryview) -> str |
     head, frame, digits = (size, 0, sums) if isinstance(sums, str) else sums
     each = len(digits) // _pieces(head, frame, size)
     sum_of = xxhash.xxh3_64_hexdigest if each == _XXH3_DIGITS else _crc32_of
-    pieces = list(_pieces_within(head, frame, offset, offset + content.nbytes))
-    found = [sum_of(content[start - offset : stop - offset]) for _, start, stop in pieces]
-    for (number, _, _), sum_ in zip(pieces, found):
-        if digits[each * number : each * (number + 1)] != sum_:
-            return "" if whole else f"frame {number - 1} of " if number else "the header of "
-    return None
+    first, edges = _pieces_within(head, frame, offset, offset + content.nbytes)
+    found = [sum_of(content[a - offset : b - offset]) for a, b in pairwise(edges)]
+    wanted = digits[each * first : each * (first + len(found))]
+    if "".join(found) == wanted:
+        return None
+    number = first + next(n for n, sum_ in enumerate(found) if sum_ != wanted[each * n :][:each])
+    return "" if whole else f"frame {number - 1} of " if number else "the header of "
 
 
 def sums_from_json(stored: Any, size: int, what: str) -> Sums:
@@ -86,11 +87,9 @@ def _crc32_of(content: memoryview) -> str:
     return f"{zlib.crc32(content):08x}"
 
 
-def _pieces_within(head: int, frame: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """The pieces that lie wholly in [start, stop), with their numbers; that of the head is 0."""
-    if start == 0 and head <= stop:
-        yield 0, 0, head
-    if frame:
-        first = max(0, -((head - start) // frame))
-        for number in range(first, (stop - head) // frame):
-            yield number + 1, head + number * frame, head + (number + 1) * frame
+def _pieces_within(head: int, frame: int, start: int, stop: int) -> tuple[int, list[int]]:
+    """The number of the first piece that lies wholly in [start, stop), that of the head being 0;
+    where it begins, and where it and each piece after it ends."""
+    before = max(0, -((head - start) // frame)) if frame else 0
+    ends = range(head + before * frame, stop + 1, frame or stop + 1)
+    return (1 + before, [*ends]) if start else (0, [0, *ends])

@@ -34,21 +34,23 @@ class LocalStore:
         except ValueError:
             raise TooLarge(self.describe(name), most) from None
 
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from byte `offset` of a file on.
+    def read_into(self, name: str, offset: int, *buffers: memoryview) -> None:
+        """Fill the buffers, one after the other, from byte `offset` of a file on.
 
         Raises:
             OSError: a failure that may pass.
             OutOfRange: the file is shorter.
         """
+        stop = offset + sum(buffer.nbytes for buffer in buffers)
+        left = [buffer for buffer in buffers if buffer.nbytes]
         try:
             descriptor = self._descriptor(name)
-            done = 0
-            while done < buffer.nbytes:
-                count = os.preadv(descriptor, [buffer[done:]], offset + done)
+            while left:
+                count = os.preadv(descriptor, left, offset)
                 if count == 0:
-                    raise OutOfRange(self.describe(name), offset + buffer.nbytes)
-                done += count
+                    raise OutOfRange(self.describe(name), stop)
+                offset += count
+                left = _after(left, count)
         except OSError:
             # A stale handle of a network disk stays stale: the next attempt opens it anew.
             if name in self._open:
@@ -67,3 +69,11 @@ class LocalStore:
             self._open[name] = os.open(self.folder / name, os.O_RDONLY)
         self._open.move_to_end(name)
         return self._open[name]
+
+
+def _after(buffers: list[memoryview], count: int) -> list[memoryview]:
+    """What follows the first `count` bytes of the buffers."""
+    while buffers and count >= buffers[0].nbytes:
+        count -= buffers[0].nbytes
+        buffers = buffers[1:]
+    return [buffers[0][count:], *buffers[1:]] if count else buffers

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coordtok.data.index import INDEX_NAME
-from coordtok.data.member import UnreadableSample
+from coordtok.data.member import UnreadableSample, _is_plain
 from coordtok.data.shards import load_index, open_shards
 from coordtok.errors import DataError
 from coordtok.video.codec import encode_raw
@@ -135,6 +135,20 @@ def test_one_damaged_header_does_not_keep_the_shards_from_being_opened(write_sha
     for shard in (0, 1):
         with pytest.raises(UnreadableSample, match=r"tar header of \.npy is damaged"):
             reader.sample(shard, 0).read("npy")
+
+
+def test_a_header_with_any_bit_flipped_is_no_plain_one():
+    """Of each, `tarfile` is asked; it takes some of them, a sum may be written in other ways."""
+    member = tarfile.TarInfo("folder/a.b.npy")
+    member.size = 12345
+    header = member.tobuf(tarfile.USTAR_FORMAT)
+    assert _is_plain(header, "folder/a.b.npy", 12345)
+    assert not _is_plain(header, "folder/a.b.npy", 12346)
+    assert not _is_plain(header, "folder/a.b.np", 12345)
+    for bit in range(8 * len(header)):
+        flipped = bytearray(header)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert not _is_plain(flipped, "folder/a.b.npy", 12345)
 
 
 def test_a_header_of_another_sample_is_fatal(folder):

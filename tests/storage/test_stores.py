@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -69,6 +70,30 @@ def test_a_local_file_is_read_anywhere(tmp_path):
     store.close()
     with pytest.raises(FileNotFoundError):
         store.read("b", MOST)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
+def test_buffers_are_filled_one_after_the_other_however_much_comes_at_once(
+    tmp_path, monkeypatch, most
+):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    read = os.preadv
+
+    def little(descriptor, buffers, offset):
+        room = memoryview(bytearray(most))
+        count = min(read(descriptor, [room], offset), sum(each.nbytes for each in buffers))
+        left = room[:count]
+        for each in buffers:
+            part, left = left[: each.nbytes], left[each.nbytes :]
+            each[: part.nbytes] = part
+        return count
+
+    monkeypatch.setattr(os, "preadv", little)
+    store, buffers = LocalStore(str(tmp_path)), [bytearray(size) for size in (2, 0, 3, 1)]
+    store.read_into("a", 3, *map(memoryview, buffers))
+    assert buffers == [b"34", b"", b"567", b"8"]
+    with pytest.raises(OutOfRange, match="a ends before byte 11: it was cut short"):
+        store.read_into("a", 5, *map(memoryview, buffers))
 
 
 def test_no_library_is_loaded_before_it_is_needed():
