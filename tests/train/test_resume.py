@@ -86,6 +86,28 @@ def test_two_ranks_go_on_as_one_and_back(new_run: NewRun, name: str, tmp_path) -
     assert all(torch.allclose(average[name], expected[name], atol=1e-5) for name in expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+def test_resume_and_ranks_with_every_switch_of_speed_on(new_run: NewRun, name: str, tmp_path):
+    """Blocks compiled by torch's default compiler, recomputed in part, micro-batches of two."""
+    train = {
+        "compile": True,
+        "activation_checkpointing": "selective",
+        "attention": "sdpa",
+        "micro_batch": 2,
+    }
+    json = json_of(name, tmp_path, bf16=False)
+    whole, moved = new_run("whole", train=train), new_run("moved", train=train)
+    whole("train.steps=6", "train.save_every=3", json=json)
+    losses = whole.losses()
+    whole("--resume", str(whole.folder / "checkpoints/step_00000003"), "train.steps=6", json=json)
+    assert whole.losses() == losses
+    moved("train.steps=2", ranks=2, json=json)
+    moved("train.steps=4", ranks=1, json=json)
+    moved("train.steps=6", ranks=2, json=json)
+    assert moved.losses() == pytest.approx(losses, rel=1e-5)
+
+
 USR1 = pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)
 
 
