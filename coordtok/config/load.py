@@ -146,6 +146,8 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         if value is None and type(None) in args:
             return None
         kinds = [arg for arg in args if arg is not type(None)]
+        if isinstance(value, list | tuple):
+            kinds = [kind for kind in kinds if get_origin(kind) is tuple] or kinds
         return _convert(value, _kind(value, kinds, path), path)
     if origin is Literal:
         if not any(type(value) is type(arg) and value == arg for arg in args):

@@ -38,8 +38,8 @@ class TokenizerModelConfig(Section, at="model"):
     """Frames, rows and columns that become one video token of the encoder."""
     plane_size: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = _PLANE_SIZE
     """T', H', W' of the planes: xy is (H', W'), yt is (T', H'), xt is (T', W')."""
-    plane_channels: Annotated[int, Range(1, MOST_ALONG_AXIS)] = _PLANE_CHANNELS
-    """Numbers C at each position of a plane."""
+    plane_channels: Annotated[int | Size3, Range(1, MOST_ALONG_AXIS)] = _PLANE_CHANNELS
+    """Numbers C at each position of a plane; or those of xy, yt and xt."""
     plane_patch: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (16, 8, 8)
     """Extent along t, y and x of the part of a plane that one query token becomes."""
     decoder_patch: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (1, 8, 8)
@@ -134,7 +134,7 @@ class DiTModelConfig(Section, at="model"):
     plane_size: Annotated[Size3 | None, Range(1, MOST_ALONG_AXIS)] = None
     """T', H', W' of the tokenizer's planes; null takes those of the latents trained on, and without
     any the paper's, 32, 16, 16."""
-    plane_channels: Annotated[int | None, Range(1, MOST_ALONG_AXIS)] = None
+    plane_channels: Annotated[int | Size3 | None, Range(1, MOST_ALONG_AXIS)] = None
     """Numbers C at each position of the tokenizer's planes; null likewise, the paper's being 8."""
     patch: Annotated[int, Range(1, MOST_ALONG_AXIS)] = 2
     """Rows and columns of a plane that become one token."""
@@ -168,6 +168,7 @@ class DiTModelConfig(Section, at="model"):
         if "plane_size" not in keys:
             return self
         size, channels = tuple(keys["plane_size"]), keys["channels"]
+        channels = tuple(channels) if isinstance(channels, list) else channels
         open_keys = triplane_keys(self.plane_size or size, self.plane_channels or channels)
         return replace(self, **open_keys)
 
@@ -176,13 +177,13 @@ class DiTModelConfig(Section, at="model"):
         keys = found.to_dict()
         fix = "train another kind of model on them"
         if "plane_size" in keys:
-            size = ",".join(map(str, keys["plane_size"]))
-            fix = f"set model.plane_size=[{size}] and model.plane_channels={keys['channels']}"
+            size, channels = (str(keys[key]).replace(" ", "") for key in ("plane_size", "channels"))
+            fix = f"set model.plane_size={size} and model.plane_channels={channels}"
         difference = found.difference(self.latent)
         require(difference is None, f"{location} holds {difference} as the model takes; {fix}")
 
 
-def triplane_keys(size: Size3, channels: int) -> dict[str, Any]:
+def triplane_keys(size: Size3, channels: int | Size3) -> dict[str, Any]:
     """The keys of a model section whose `latent` is the paper's planes of `size` (T', H', W')."""
     return {"plane_size": size, "plane_channels": channels}
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, ClassVar, get_type_hints
 
 from coordtok.errors import ConfigError
-from coordtok.geometry.latent import AXES, Size3
+from coordtok.geometry.latent import AXES, TRIPLANE, Size3
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def ranges(section: type) -> dict[str, Range]:
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    """A field's numbers, those of a size by axis; none where it is null."""
+    """A field's numbers, those of a size by axis and channels by plane; none where it is null."""
     if isinstance(value, tuple):
-        is_size = len(value) == len(AXES)
-        for axis, number in zip(AXES, value):
-            yield f"{name}.{axis}" if is_size else name, number
+        is_named = len(value) == len(AXES)
+        for part, number in zip(TRIPLANE if name == "plane_channels" else AXES, value):
+            yield f"{name}.{part}" if is_named else name, number
     elif value is not None:
         yield name, value
 

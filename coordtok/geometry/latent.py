@@ -16,6 +16,8 @@ from coordtok.errors import ConfigError
 Size2 = tuple[int, int]
 Size3 = tuple[int, int, int]
 AXES = ("t", "y", "x")
+TRIPLANE = ("xy", "yt", "xt")
+"""The paper's planes."""
 WHOLE = (0.0, 1.0)
 
 
@@ -88,12 +90,16 @@ class LatentShape:
             raise ConfigError(f"the planes are {self.names}; give at least one, each its own name")
 
     @classmethod
-    def triplane(cls, size: Size3, channels: int, patch: Size3 = (1, 1, 1)) -> "LatentShape":
-        """The paper's planes: xy (H', W'), yt (T', H') and xt (T', W') of `size` (T', H', W')."""
+    def triplane(
+        cls, size: Size3, channels: int | Size3, patch: Size3 = (1, 1, 1)
+    ) -> "LatentShape":
+        """The paper's planes: xy (H', W'), yt (T', H') and xt (T', W') of `size` (T', H', W'), and
+        of as many `channels` each, or of those of xy, yt and xt."""
+        of_each = (channels,) * 3 if isinstance(channels, int) else channels
         planes = []
-        for name, (rows, columns) in (("xy", (1, 2)), ("yt", (0, 1)), ("xt", (0, 2))):
+        for name, (rows, columns), numbers in zip(TRIPLANE, ((1, 2), (0, 1), (0, 2)), of_each):
             axes, nodes = (AXES[rows], AXES[columns]), (size[rows], size[columns])
-            planes.append(Plane(name, axes, nodes, channels, (patch[rows], patch[columns])))
+            planes.append(Plane(name, axes, nodes, numbers, (patch[rows], patch[columns])))
         return cls(tuple(planes))
 
     @property
@@ -144,14 +150,15 @@ class LatentShape:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON of what latents of this shape are: without token patches.
 
-        The paper's planes by the size (T', H', W') and channels that they share, any others one by
-        one.
+        The paper's planes by the size (T', H', W') that they share and their channels, a list where
+        these differ; any others one by one.
         """
         size = {axis: n for plane in self.planes for axis, n in zip(plane.axes, plane.size)}
-        if len(size) == len(AXES):
+        if self.names == TRIPLANE and len(size) == len(AXES):
             t, y, x = (size[axis] for axis in AXES)
-            channels = self.planes[0].channels
-            if self.difference(LatentShape.triplane((t, y, x), channels)) is None:
+            xy, yt, xt = (plane.channels for plane in self.planes)
+            if self.difference(LatentShape.triplane((t, y, x), (xy, yt, xt))) is None:
+                channels = xy if xy == yt == xt else [xy, yt, xt]
                 return {"plane_size": [t, y, x], "channels": channels}
         return {
             "planes": [
@@ -175,7 +182,10 @@ class LatentShape:
         """
         if "planes" not in stored:
             t, y, x = map(_count, stored["plane_size"])
-            return cls.triplane((t, y, x), _count(stored["channels"]))
+            if not isinstance(channels := stored["channels"], list):
+                return cls.triplane((t, y, x), _count(channels))
+            xy, yt, xt = map(_count, channels)
+            return cls.triplane((t, y, x), (xy, yt, xt))
         return cls(tuple(map(_plane, stored["planes"])))
 
 

@@ -36,6 +36,10 @@ def test_shapes_come_back_from_json_without_their_tokens(latent: LatentShape) ->
 def test_the_papers_shape_has_the_keys_of_a_config() -> None:
     assert PAPER.to_dict() == {"plane_size": [32, 16, 8], "channels": 4}
     assert OTHERS.to_dict().keys() == {"planes"}
+    uneven = LatentShape.triplane((32, 16, 8), (4, 2, 3))
+    assert uneven.to_dict() == {"plane_size": [32, 16, 8], "channels": [4, 2, 3]}
+    assert LatentShape.from_dict(uneven.to_dict()) == uneven
+    assert uneven.channels == {"xy": 4, "yt": 2, "xt": 3}
 
 
 @pytest.mark.parametrize(
