@@ -123,6 +123,8 @@ class OptimConfig(Section, at="optim"):
     """Learning rate of Muon's matrices, which follows the same schedule; one serves all widths."""
     lr: Annotated[float, Range(above=0)] = 1e-4
     """Learning rate, after the warm-up."""
+    linear_path_rate: Annotated[float, Range(0)] = 1.0
+    """Learning rate of the model's linear path, as a share of `lr`; 0 keeps it as it was fitted."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
     """Learning rate after the warm-up: constant, a half cosine down to `min_lr`, or (warm-up,
     stable, decay) constant and at the end linear down to `min_lr`."""

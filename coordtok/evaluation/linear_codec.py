@@ -27,7 +27,7 @@ from coordtok.geometry.grid import PatchGrid
 from coordtok.geometry.latent import Size3
 from coordtok.geometry.patches import patchify, unpatchify
 from coordtok.geometry.pixels import from_uint8
-from coordtok.models.linear_path import principal_components
+from coordtok.models.linear_fit import principal_components
 from coordtok.storage.files import open_regular, write_whole
 
 TUBELET = (16, 16, 16)

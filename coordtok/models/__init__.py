@@ -4,6 +4,7 @@ tokenizer       CoordTok: encode, decode, decode_at; made of encoder and decoder
 encoder         from a video to its planes
 decoder         from planes and patch coordinates to pixels
 linear_path     a linear codec beside encoder and decoder
+linear_fit      what it is before the first step, by training clips
 dit             TriplaneDiT, the generator
 conditioning    what it is conditioned on, time and label, and its table of positions
 known_times     the generator at times that are known before they come

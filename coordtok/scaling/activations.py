@@ -10,6 +10,7 @@ from math import prod
 
 from coordtok.config.models import DiTModelConfig, ModelConfig, TokenizerModelConfig
 from coordtok.config.schema import RunConfig
+from coordtok.scaling.parameters import linear_nodes
 
 _STATISTICS = 8
 """Bytes of a norm for each token: mean and deviation in float32."""
@@ -126,7 +127,8 @@ def _tokenizer(model: TokenizerModelConfig, points: int, number: int) -> Iterato
     yield "pixel head", _same(_norm(points, dim, number) + points * dim * number)
     yield "loss", _same(points * pixels * _FLOAT)
     if model.linear_path:
-        coefficients = points * latent.features * (1 + pixels) + latent.numbers
+        read = points * linear_nodes(model) * latent.features
+        coefficients = read * (1 + pixels) + latent.numbers
         yield "linear path", _same(_FLOAT * (video * len(latent.planes) + coefficients))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coordtok.config.schema import RunConfig
-from coordtok.scaling.parameters import is_matrix, shapes
+from coordtok.scaling.parameters import TOKENIZER_PARTS, is_matrix, shapes
 from coordtok.storage.slice_files import Span
 from coordtok.storage.slice_layout import (
     EMA_KIND,
@@ -65,9 +65,11 @@ def contents(run: RunConfig) -> tuple[Groups, Kinds]:
     found = shapes(run.model)
     sizes = {name: math.prod(shape) for name, shape in found.items()}
     of_muon = {name for name in found if run.optim.name == "muon" and is_matrix(name, found[name])}
+    linear_path = {name for name in found if name.startswith(TOKENIZER_PARTS["linear path"])}
+    rest = found.keys() - of_muon - linear_path
     groups = [
-        {name: size for name, size in sizes.items() if (name in of_muon) == is_muon}
-        for is_muon in (True, False)
+        {name: size for name, size in sizes.items() if name in group}
+        for group in (of_muon, rest, linear_path)
     ]
     average = [EMA_KIND] if run.ema.decay else []
     kinds = {

@@ -12,7 +12,7 @@ from typing import Literal
 from coordtok.config.models import DiTModelConfig, TokenizerModelConfig
 from coordtok.config.schema import RunConfig
 from coordtok.geometry.latent import LatentShape
-from coordtok.scaling.parameters import TIME_FREQUENCIES
+from coordtok.scaling.parameters import TIME_FREQUENCIES, linear_nodes
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,14 @@ def _tokenizer(model: TokenizerModelConfig, points: int) -> Iterator[tuple[str, 
 
 
 def _linear_path(model: TokenizerModelConfig, points: int) -> Iterator[Operation]:
-    """All pixels to coefficients, and back but for the last plane; three nodes to each patch."""
+    """All pixels to coefficients, and back but for the last plane; nodes of all to each patch."""
     pixels, patch = prod(model.video_size) * 3, prod(model.decoder_patch) * 3
     planes = model.latent.planes
     for plane in planes:
         cells = prod(plane.size)
         back = plane is not planes[-1]
         yield product(cells, pixels // cells, plane.channels, times=1 + back)
-    yield product(points, model.latent.features, patch)
+    yield product(points, linear_nodes(model) * model.latent.features, patch)
 
 
 def _read(latent: LatentShape, points: int) -> Iterator[Operation]:

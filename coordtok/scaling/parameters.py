@@ -96,6 +96,11 @@ def cell_numbers(model: TokenizerModelConfig, plane: Plane) -> int:
     return prod(model.video_size) * 3 // prod(plane.size)
 
 
+def linear_nodes(model: TokenizerModelConfig) -> int:
+    """Nodes of a plane from which the linear path decodes a patch."""
+    return (2 * model.linear_reach + 1) ** 2
+
+
 def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Named:
     yield f"{name}.weight", (outputs, inputs)
     if bias:
@@ -191,7 +196,8 @@ def _linear_decoder(name: str, model: TokenizerModelConfig) -> Named:
     patch = prod(model.decoder_patch) * 3
     for number, plane in enumerate(model.latent.planes):
         places = cell_numbers(model, plane) // patch
-        yield f"{name}.cells.{number}.synthesis", (places, plane.channels, patch)
+        inputs = linear_nodes(model) * plane.channels
+        yield f"{name}.cells.{number}.synthesis", (places, inputs, patch)
 
 
 def _generator(model: DiTModelConfig) -> Named:

@@ -15,6 +15,7 @@ from coordtok import distributed
 from coordtok.config.training import OptimConfig
 from coordtok.errors import ConfigError
 from coordtok.models.layers import FusedLinear
+from coordtok.models.linear_path import LinearDecoder, LinearEncoder
 from coordtok.train.masters import Masters
 from coordtok.train.muon import MatrixSlice, MuonAdamW
 
@@ -30,19 +31,21 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
     `rate`: a group's learning rate as a share of that of the run.
     """
     settings = {"betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay}
-    rest = {"rate": 1.0, "matrices": False, **settings}
-    if optim.name == "adamw":
-        return [{"params": list(model.parameters()), **rest}]
-    matrices = {id(layer.weight): layer.weight for _, layer in _linear_layers(model)}
-    others = [each for each in model.parameters() if id(each) not in matrices]
+    linear_path = {id(each): each for each in _linear_path(model)}
+    matrices = {}
+    if optim.name == "muon":
+        matrices = {id(layer.weight): layer.weight for _, layer in _linear_layers(model)}
+    apart = linear_path.keys() | matrices.keys()
+    rest = [each for each in model.parameters() if id(each) not in apart]
+    groups = [
+        (matrices.values(), optim.matrix_lr / optim.lr, True),
+        (rest, 1.0, False),
+        (linear_path.values(), optim.linear_path_rate, False),
+    ]
     return [
-        {
-            "params": list(matrices.values()),
-            **settings,
-            "rate": optim.matrix_lr / optim.lr,
-            "matrices": True,
-        },
-        {"params": others, **rest},
+        {"params": list(params), "rate": rate, "matrices": is_matrices, **settings}
+        for params, rate, is_matrices in groups
+        if params
     ]
 
 
@@ -97,6 +100,12 @@ def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:
         return optim.min_lr + (optim.lr - optim.min_lr) * left
     progress = (step - optim.warmup_steps) / max(steps - optim.warmup_steps, 1)
     return optim.min_lr + (optim.lr - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _linear_path(model: nn.Module) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        if isinstance(module, LinearEncoder | LinearDecoder):
+            yield from module.parameters()
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

@@ -1,5 +1,6 @@
 import contextlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,20 @@ def test_overrides_reach_every_depth_and_keep_their_types(path: str) -> None:
     assert config.run_dir == "a=b"
 
 
+def test_channels_are_one_number_or_those_of_the_planes(path: str) -> None:
+    one, three = (
+        load_config(path, [f"model.plane_channels={given}"]) for given in ("8", "[6, 2, 3]")
+    )
+    assert one.model.latent.channels == {"xy": 8, "yt": 8, "xt": 8}
+    assert three.model.latent.channels == {"xy": 6, "yt": 2, "xt": 3}
+    assert build(RunConfig, to_dict(three)) == three
+    generator = DiTModelConfig().for_latent(three.model.latent)
+    assert generator.plane_channels == (6, 2, 3)
+    other = replace(generator, plane_channels=6)
+    with pytest.raises(ConfigError, match=r"plane yt of .* model.plane_channels=\[6,2,3\]"):
+        other.check_latent(three.model.latent, "shards/mine")
+
+
 def test_the_name_of_a_model_tells_its_kind(path: str) -> None:
     assert isinstance(load_config(path).model, TokenizerModelConfig)
     named = load_config(path, ["model={name: dit, dim: 64, heads: 2}"]).model
@@ -105,6 +120,11 @@ def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
         ("model.frames=100", "the video is 100 along t, which model.video_patch 8 does not divide"),
         ("model.plane_size=[32,16,12]", "model.plane_size is 12 along x, which model.plane_patch"),
         ("model.decoder_patch=[1,0,8]", r"model.decoder_patch.y is 0"),
+        ("model.plane_channels=[8,0,8]", "model.plane_channels.yt is 0"),
+        ("model.plane_channels=[8,8]", "it must be a list of 3 numbers"),
+        ("model.plane_channels=x", "model.plane_channels is 'x'; it must be of type int"),
+        ("model.linear_reach=-1", "model.linear_reach is -1; it must be between 0 and 8"),
+        ("optim.linear_path_rate=-1", "optim.linear_path_rate is -1.0; it must be at least 0"),
         ("data.shards=[]", "data.shards is empty"),
         ("data.shards=[{path: a, weight: 0}]", "data.shards.weight is 0.0; it must be in"),
         ("data.shards=[{path: a, wait: 1}]", "unknown key data.shards.wait"),

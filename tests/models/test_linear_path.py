@@ -11,12 +11,20 @@ import torch
 from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError
 from coordtok.geometry.pixels import from_uint8
-from coordtok.models.linear_path import _products_by_place, cell_size, cut, fit, uncut
+from coordtok.models.linear_fit import _Regression, _ridge, fit
+from coordtok.models.linear_path import (
+    _products_by_place,
+    cell_size,
+    cut,
+    nodes_around,
+    uncut,
+)
 from coordtok.models.tokenizer import CoordTok
 from tests.support.tiny import TINY
 
 CONFIG = replace(TINY, linear_path=True, plane_size=(4, 4, 3), plane_patch=(2, 2, 1))
 DEEP = replace(CONFIG, decoder_patch=(2, 4, 8))
+NEAR = replace(CONFIG, linear_reach=1)
 
 
 def moving(clips: int, seed: int = 0) -> torch.Tensor:
@@ -96,17 +104,73 @@ def test_it_fits_other_videos_of_the_kind_and_better_with_more_channels() -> Non
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
-def test_the_same_clips_fit_the_same_values() -> None:
+def test_nodes_around_are_those_at_the_edge_beyond_it() -> None:
+    rows, columns = torch.tensor([0, 1]), torch.tensor([2, 1])
+    assert nodes_around(rows, columns, (2, 3), 0).tolist() == [[2], [4]]
+    assert nodes_around(rows, columns, (2, 3), 1).tolist() == [
+        [1, 2, 2, 1, 2, 2, 4, 5, 5],
+        [0, 1, 2, 3, 4, 5, 3, 4, 5],
+    ]
+
+
+def smooth(clips: int, seed: int = 0) -> torch.Tensor:
+    """Random hills wider than a cell: each cell says something of those beside it."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(clips, 3, 2, 3, 3, generator=generator)
+    video = torch.nn.functional.interpolate(coarse, CONFIG.video_size, mode="trilinear")
+    return (255 * video).round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
+
+
+def test_nodes_around_say_more_of_a_patch_than_its_own() -> None:
+    """Of clips that nothing was fitted to, too."""
+    errors = []
+    for config in (CONFIG, NEAR):
+        model = CoordTok(replace(config, plane_channels=3)).eval()
+        model.load_state_dict(fit(model.config, smooth(60)), strict=False)
+        errors.append(error(model, smooth(8, seed=1)))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_of_noise_nothing_is_added() -> None:
+    """Regressed on few rows, it would be predicted worse than by nothing."""
+    generator = torch.Generator().manual_seed(0)
+    halves = _Regression(30, 6), _Regression(30, 6)
+    for half in halves:
+        half.add(
+            torch.randn(1, 40, 30, generator=generator), torch.randn(1, 40, 6, generator=generator)
+        )
+    assert not _ridge(*halves).any()
+
+
+def test_a_regression_is_that_of_all_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs, wanted = torch.randn(2, 200, 5, generator=generator), torch.randn(5, 6)
+    halves = _Regression(5, 6), _Regression(5, 6)
+    for half, rows in zip(halves, inputs.split(1)):
+        half.add(rows, rows @ wanted)
+    torch.testing.assert_close(_ridge(*halves), wanted, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("clips", [1, 2, 8, 9])
+def test_few_clips_are_enough(clips: int) -> None:
+    assert all(each.isfinite().all() for each in fit(NEAR, moving(clips, seed=2)).values())
+
+
+@pytest.mark.parametrize("config", [CONFIG, NEAR])
+def test_the_same_clips_fit_the_same_values(config: TokenizerModelConfig) -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    first, second = (fit(CONFIG, moving(20)) for _ in range(2))
+    first, second = (fit(config, moving(20)) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_every_fitted_weight_is_one_of_the_model_and_is_trained() -> None:
-    model = CoordTok(CONFIG)
-    weights = fit(CONFIG, moving(20))
+@pytest.mark.parametrize("config", [CONFIG, NEAR])
+def test_every_fitted_weight_is_one_of_the_model_and_is_trained(
+    config: TokenizerModelConfig,
+) -> None:
+    model = CoordTok(config)
+    weights = fit(config, moving(20))
     model.load_state_dict(weights, strict=False)
     parameters = dict(model.named_parameters())
     assert {name: value.shape for name, value in weights.items()} == {
@@ -127,8 +191,9 @@ def test_planes_are_contiguous_however_tokens_are_cut() -> None:
         assert all(plane.is_contiguous() for plane in planes)
 
 
-def test_padding_has_no_influence() -> None:
-    model, video = fitted(CONFIG), moving(1, seed=1)
+@pytest.mark.parametrize("config", [CONFIG, NEAR])
+def test_padding_has_no_influence(config: TokenizerModelConfig) -> None:
+    model, video = fitted(config), moving(1, seed=1)
     other = video.clone()
     other[:, 5:] = 200
     with torch.no_grad():
@@ -136,8 +201,9 @@ def test_padding_has_no_influence() -> None:
             assert torch.equal(a, b)
 
 
-def test_between_frames_it_is_between_their_pixels() -> None:
-    model = fitted(CONFIG)
+@pytest.mark.parametrize("config", [CONFIG, NEAR])
+def test_between_frames_it_is_between_their_pixels(config: TokenizerModelConfig) -> None:
+    model = fitted(config)
     with torch.no_grad():
         planes = model.encode(moving(1, seed=1) // 2 + 64)  # far from where pixels are clipped
         frames, between = model.decode(planes, frames=[2, 3]), model.decode(planes, times=[2.25])

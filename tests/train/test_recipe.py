@@ -4,15 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from coordtok.train.checkpoint import MASTER, read_whole
 from coordtok.train.export import export_checkpoint
 from tests.support.ranks import finish
 from tests.support.runs import Run, finish_both, json_of, kill_at_random
 
 NewRun = Callable[..., Run]
 RECIPE = {
-    "model": {"linear_path": True},
-    "optim": {"schedule": "wsd", "warmup_steps": 2, "decay_steps": 3},
+    "model": {"linear_path": True, "linear_reach": 1, "plane_channels": [8, 3, 2]},
+    "optim": {"schedule": "wsd", "warmup_steps": 2, "decay_steps": 3, "linear_path_rate": 0.1},
     "ema": {"decay": 0.9, "warmup": True},
 }
 MUON = {**RECIPE["optim"], "name": "muon"}
@@ -83,6 +85,21 @@ def test_sigkill_at_random_moments_changes_nothing(new_run: NewRun) -> None:
     kill_at_random(killed, kills=2, ranks=2, seed=2)
     finish_both(whole, killed, ranks=2)
     assert killed.losses() == whole.losses()
+
+
+def test_a_linear_path_without_a_rate_stays_as_it_was_fitted(
+    new_run: NewRun, tmp_path: Path
+) -> None:
+    kept = {**RECIPE, "optim": {**RECIPE["optim"], "linear_path_rate": 0.0}}
+    run = new_run(train={"save_every": 1, "keep_last": 0}, **kept)
+    run(ranks=2)
+    first, last = (
+        read_whole(run.folder / f"checkpoints/step_0000000{step}", MASTER) for step in (1, 6)
+    )
+    changed = {name for name in first if not torch.equal(first[name], last[name])}
+    linear = {name for name in first if ".linear." in name}
+    assert linear
+    assert changed == first.keys() - linear
 
 
 def test_given_weights_are_kept_as_they_are(new_run: NewRun, tmp_path: Path) -> None:

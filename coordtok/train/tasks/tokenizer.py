@@ -33,7 +33,7 @@ from coordtok.geometry.patches import gather, unpatchify, write
 from coordtok.geometry.pixels import from_uint8
 from coordtok.losses.perceptual import PerceptualDistance, check_size, load_perceptual
 from coordtok.losses.reconstruction import mse_per_clip
-from coordtok.models.linear_path import fit
+from coordtok.models.linear_fit import fit
 from coordtok.models.tokenizer import CoordTok
 from coordtok.pretrained.card import TokenizerSettings
 from coordtok.train.tasks.augment import augment
