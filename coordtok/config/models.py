@@ -75,6 +75,11 @@ class TokenizerModelConfig(Section, at="model"):
         require_divides("the video", self.video_size, "decoder_patch", self.decoder_patch)
         require_divides("model.plane_size", self.plane_size, "plane_patch", self.plane_patch)
         _check_width(self)
+        require(
+            self.linear_path or not self.linear_reach,
+            f"model.linear_reach is {self.linear_reach} and there is no linear path; set "
+            "model.linear_path=true",
+        )
         if self.linear_path:
             self._check_linear_path()
         if self.plane_start == "pooled":

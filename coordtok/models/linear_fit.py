@@ -12,7 +12,9 @@ node and those around it, P numbers of a cell, Q numbers of a patch, K patches o
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -53,13 +55,19 @@ class PlaneCodec(NamedTuple):
 
 @torch.no_grad()
 def fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The linear path's parameters by their names in `CoordTok`, fitted to clips (uint8).
+    """The linear path's parameters by their names in `CoordTok`, fitted to clips (uint8) on all
+    cores that this process may use.
 
-    Coefficients have unit variance. The same clips give the same values.
+    Coefficients have unit variance. The same clips give the same values on as many cores.
 
     Raises:
         ConfigError: fewer cells than channels.
     """
+    with _all_cores():
+        return _fit(config, clips_BTHW3)
+
+
+def _fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, torch.Tensor]:
     mean_3, codecs = _components(config, clips_BTHW3)
     weights = {"encoder.linear.mean": mean_3, "decoder.linear.mean": mean_3}
     syntheses = [codec.synthesis_CP for codec in codecs]
@@ -73,6 +81,17 @@ def fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, to
             synthesis_AP, codec.cell, config.decoder_patch
         )
     return weights
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Launchers give each rank one thread, and the others wait for the one that fits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads, len(os.sched_getaffinity(0))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def principal_components(rows_LP: torch.Tensor, count: int, power_iterations: int) -> torch.Tensor:
