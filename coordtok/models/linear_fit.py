@@ -46,9 +46,8 @@ class PlaneCodec(NamedTuple):
 
     def split(self, rest_BTHW3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The coefficients, (B, L, C), and what they leave."""
-        _, *video, _ = rest_BTHW3.shape
+        frames, height, width = rest_BTHW3.shape[1:4]
         coefficients_BLC = cut(rest_BTHW3, self.cell) @ self.analysis_CP.T
-        frames, height, width = video
         explained = uncut(coefficients_BLC @ self.synthesis_CP, self.cell, (frames, height, width))
         return coefficients_BLC, rest_BTHW3 - explained
 
