@@ -56,6 +56,8 @@ def nodes_around(
 ) -> torch.Tensor:
     """The nodes up to `reach` rows and columns away, row-major, as numbers of the plane's nodes:
     (..., (2 * reach + 1)^2). Beyond an edge stands the node at the edge."""
+    if not reach:
+        return (rows * size[1] + columns).unsqueeze(-1)
     steps = torch.arange(-reach, reach + 1, device=rows.device)
     near_rows = (rows.unsqueeze(-1) + steps).clamp(0, size[0] - 1)
     near_columns = (columns.unsqueeze(-1) + steps).clamp(0, size[1] - 1)
