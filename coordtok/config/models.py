@@ -64,7 +64,7 @@ class TokenizerModelConfig(Section, at="model"):
     linear_path: bool = False
     """Add a linear codec to the planes and to what is decoded of them, fitted to training clips
     before the first step (docs/recipe.md)."""
-    linear_reach: Annotated[int, Range(0, 8)] = 0
+    linear_reach: Annotated[int, Range(0, 3)] = 0
     """Rows and columns of a plane around a patch's own node from whose nodes its linear path is
     decoded too: 1 takes blocks away where cells meet."""
     legacy_padding: bool = False

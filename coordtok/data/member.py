@@ -129,6 +129,7 @@ def _is_plain(header: bytes | bytearray, name: str, size: int) -> bool:
         and header.startswith(name_field)
         and header[124:136] == b"%011o\0" % size
         and header[156:157] == tarfile.REGTYPE
+        and header[345:346] == b"\0"  # no folders before the name
         and digits == b"%06o\0 " % (sum(header) - sum(digits) + 8 * ord(" "))
     )
 

@@ -31,7 +31,9 @@ _MOST_NUMBERS = 1 << 27
 _LEAST_STD = 1e-6
 _OVERSAMPLING = 16
 _POWER_ITERATIONS = 3
-_CLIPS_AT_ONCE = 8
+_MOST_CLIPS_AT_ONCE = 8
+_LEAST_DIAGONAL = 1e-6
+"""Of a regression, in units of the largest: a channel may be zero in every clip."""
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Of what is added to the diagonal of a regression, in units of it; the best is taken, or none."""
 
@@ -154,13 +156,14 @@ def _with_nodes_around(
     codecs: Sequence[PlaneCodec],
 ) -> list[torch.Tensor]:
     """What a cell's node and those around it say of the cell, (A, P) of each plane. Every second
-    batch of clips is unseen while the ridge is chosen."""
+    batch of clips is unseen while the ridge is chosen; of a single clip nothing is said."""
+    at_once = min(_MOST_CLIPS_AT_ONCE, -(-len(clips_BTHW3) // 2))
     around = [_around(codec.plane, config.linear_reach) for codec in codecs]
     added: list[torch.Tensor] = []
     for number, codec in enumerate(codecs):
         sizes = around[number].shape[1] * codec.plane.channels, math.prod(codec.cell) * 3
         sums = _Regression(*sizes), _Regression(*sizes)
-        for batch, video in enumerate(clips_BTHW3.split(_CLIPS_AT_ONCE)):
+        for batch, video in enumerate(clips_BTHW3.split(at_once)):
             for rest in _varied(from_uint8(video) - mean_3):
                 near = []
                 for each, nodes_Lk in zip(codecs, around):
@@ -206,9 +209,11 @@ class _Regression:
 
     def solved(self, ridge: float) -> torch.Tensor:
         """(A, P)."""
-        diagonal_A = self.inputs_AA.diagonal().double()
-        added_A = ridge * diagonal_A.clamp(min=diagonal_A.max() * 1e-6)
-        lower_AA = torch.linalg.cholesky(self.inputs_AA.double() + added_A.diag())
+        inputs_AA = self.inputs_AA.double()
+        diagonal_A = inputs_AA.diagonal()
+        least = max(float(diagonal_A.max()), 1.0) * _LEAST_DIAGONAL
+        diagonal_A += ridge * diagonal_A.clamp(min=least)
+        lower_AA = torch.linalg.cholesky(inputs_AA)
         return torch.cholesky_solve(self.products_AP.double(), lower_AA).float()
 
     def gain(self, weights_AP: torch.Tensor) -> float:

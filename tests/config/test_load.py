@@ -124,7 +124,7 @@ def test_shards_are_a_path_or_a_weighted_list(path: str) -> None:
         ("model.plane_channels=[8,8]", "it must be a list of 3 numbers"),
         ("model.plane_channels=x", "model.plane_channels is 'x'; it must be of type int"),
         ("model.linear_reach=1", "model.linear_reach is 1 and there is no linear path"),
-        ("model.linear_reach=-1", "model.linear_reach is -1; it must be between 0 and 8"),
+        ("model.linear_reach=-1", "model.linear_reach is -1; it must be between 0 and 3"),
         ("optim.linear_path_rate=-1", "optim.linear_path_rate is -1.0; it must be at least 0"),
         ("data.shards=[]", "data.shards is empty"),
         ("data.shards=[{path: a, weight: 0}]", "data.shards.weight is 0.0; it must be in"),

@@ -145,6 +145,8 @@ def test_a_header_with_any_bit_flipped_is_no_plain_one():
     assert _is_plain(header, "folder/a.b.npy", 12345)
     assert not _is_plain(header, "folder/a.b.npy", 12346)
     assert not _is_plain(header, "folder/a.b.np", 12345)
+    apart = tarfile.TarInfo("other/" + "a" * 96 + ".npy")
+    assert not _is_plain(apart.tobuf(tarfile.USTAR_FORMAT), "a" * 96 + ".npy", 0)
     for bit in range(8 * len(header)):
         flipped = bytearray(header)
         flipped[bit // 8] ^= 1 << bit % 8

@@ -151,9 +151,20 @@ def test_a_regression_is_that_of_all_rows() -> None:
     torch.testing.assert_close(_ridge(*halves), wanted, atol=5e-3, rtol=0)
 
 
-@pytest.mark.parametrize("clips", [1, 2, 8, 9])
+@pytest.mark.parametrize("clips", [1, 2, 3, 8, 9])
 def test_few_clips_are_enough(clips: int) -> None:
-    assert all(each.isfinite().all() for each in fit(NEAR, moving(clips, seed=2)).values())
+    weights = fit(NEAR, smooth(clips))
+    assert all(each.isfinite().all() for each in weights.values())
+    own = slice(4 * NEAR.plane_channels, 5 * NEAR.plane_channels)
+    around = weights["decoder.linear.cells.0.synthesis"].clone()
+    around[:, own] = 0
+    assert around.any() == (clips > 1)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_clips_without_pictures_say_nothing(level: int) -> None:
+    weights = fit(NEAR, torch.full((20, *NEAR.video_size, 3), level, dtype=torch.uint8))
+    assert all(each.isfinite().all() for each in weights.values())
 
 
 @pytest.mark.parametrize("config", [CONFIG, NEAR])
