@@ -146,8 +146,6 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         if value is None and type(None) in args:
             return None
         kinds = [arg for arg in args if arg is not type(None)]
-        if isinstance(value, list | tuple):
-            kinds = [kind for kind in kinds if get_origin(kind) is tuple] or kinds
         return _convert(value, _kind(value, kinds, path), path)
     if origin is Literal:
         if not any(type(value) is type(arg) and value == arg for arg in args):
@@ -168,7 +166,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
 
 
 def _kind(value: Any, kinds: Sequence[type], path: str) -> type:
-    """The dataclass that a section's `name` stands for; the first one where it has none."""
+    """The tuple that a list is to be, the dataclass that a section's `name` stands for; else the
+    first one."""
+    if isinstance(value, list | tuple):
+        return next((kind for kind in kinds if get_origin(kind) is tuple), kinds[0])
     if len(kinds) == 1 or not isinstance(value, Mapping) or "name" not in value:
         return kinds[0]
     by_name = {kind.name: kind for kind in kinds}  # type: ignore[attr-defined]

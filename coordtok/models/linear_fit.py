@@ -54,6 +54,18 @@ class PlaneCodec(NamedTuple):
         return coefficients_BLC, rest_BTHW3 - explained
 
 
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Launchers give each rank one thread, and the others wait for the one that fits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads, len(os.sched_getaffinity(0))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_all_cores()
 @torch.no_grad()
 def fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, torch.Tensor]:
     """The linear path's parameters by their names in `CoordTok`, fitted to clips (uint8) on all
@@ -64,11 +76,6 @@ def fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, to
     Raises:
         ConfigError: fewer cells than channels.
     """
-    with _all_cores():
-        return _fit(config, clips_BTHW3)
-
-
-def _fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, torch.Tensor]:
     mean_3, codecs = _components(config, clips_BTHW3)
     weights = {"encoder.linear.mean": mean_3, "decoder.linear.mean": mean_3}
     syntheses = [codec.synthesis_CP for codec in codecs]
@@ -82,17 +89,6 @@ def _fit(config: TokenizerModelConfig, clips_BTHW3: torch.Tensor) -> dict[str, t
             synthesis_AP, codec.cell, config.decoder_patch
         )
     return weights
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Launchers give each rank one thread, and the others wait for the one that fits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(threads, len(os.sched_getaffinity(0))))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def principal_components(rows_LP: torch.Tensor, count: int, power_iterations: int) -> torch.Tensor:
