@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+import numpy as np
 import torch
 
 from coordtok.data.index import UNEVEN, lane_sizes, unevenness
@@ -148,7 +149,7 @@ def _check_lanes(dataset: OpenedShards, lanes: int, warn: bool) -> None:
 
 def _own_batch(item: Item) -> tuple[Batch, list[Move]]:
     """One item that was read in this process, whose arrays nothing else uses: nothing is copied."""
-    data = {name: torch.as_tensor(value)[None] for name, value in item.values.items()}
+    data = {name: torch.from_numpy(np.asarray(value)[None]) for name, value in item.values.items()}
     return Batch(data, (item.id,), item.skipped), [item.move] if item.move else []
 
 

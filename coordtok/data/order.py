@@ -21,6 +21,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import DTypeLike
 
 from coordtok.errors import ConfigError
 
@@ -159,7 +161,7 @@ def sample_rng(seed: int, lane: int, epoch: int, key: str, purpose: str) -> np.r
     Counter-based, its key a stable hash; `purpose` ("window", "points" ...) keeps draws apart.
     """
     digest = _stable_hash("sample", seed, lane, epoch, key, purpose)
-    return np.random.Generator(np.random.Philox(key=digest))
+    return np.random.Generator(np.random.Philox(_PhiloxKey(digest)))  # type: ignore[arg-type]
 
 
 def draw_start(rng: np.random.Generator, stored: int, length: int) -> int:
@@ -173,6 +175,18 @@ def _permutation(size: int, *parts: int | str) -> list[int]:
     # From raw words rather than Generator.permutation, whose stream numpy may change.
     words = np.random.Philox(key=_stable_hash(*parts)).random_raw(size)
     return np.argsort(words, kind="stable").tolist()
+
+
+class _PhiloxKey(ISeedSequence):
+    """A key of 128 bits. `Philox(key=...)` means the same, but gathers entropy of the system first,
+    which it then does not use and which takes most of a generator's time. (Philox takes any
+    `ISeedSequence`; numpy's annotations know `SeedSequence` alone.)"""
+
+    def __init__(self, bits: int) -> None:
+        self._words = np.array([bits % _WORD, bits // _WORD], np.uint64)
+
+    def generate_state(self, n_words: int, dtype: DTypeLike = np.uint32) -> np.ndarray:
+        return self._words
 
 
 @lru_cache(maxsize=16)

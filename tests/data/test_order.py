@@ -161,6 +161,13 @@ def test_sample_rng_keeps_everything_apart():
     assert len(draws) == 1 + len(others)
 
 
+def test_draws_are_those_of_every_version():
+    """A run that is resumed goes on with the clips and points it would have had."""
+    rng = sample_rng(1, 2, 3, "key", "window")
+    assert rng.integers(2**62, size=2).tolist() == [3168491988976138864, 2499484036049729046]
+    assert sample_rng(1, 2, 3, "key", "points").random() == 0.315068511899092
+
+
 def test_draws_are_the_same_in_every_process():
     program = (
         "from coordtok.data.order import *; "
