@@ -10,9 +10,9 @@ import tarfile
 from collections.abc import Callable
 
 from coordtok.data.index import MOST_FILE_BYTES, WRITE_INDEX, SampleEntry, ShardEntry
-from coordtok.data.sums import difference
+from coordtok.data.sums import IntactFrames, Sums, difference, pieces_within
 from coordtok.errors import DataError
-from coordtok.storage.local import LocalStore
+from coordtok.storage.local import FileVersion, LocalStore
 
 HEADER_BYTES = 512
 
@@ -29,9 +29,13 @@ class UnreadableSample(Exception):
 class StoredSample:
     """One sample's files: `entry.files` lists their extensions and sizes."""
 
-    def __init__(self, entry: SampleEntry, read_into: ReadInto) -> None:
+    def __init__(
+        self, entry: SampleEntry, read_into: ReadInto, intact: IntactFrames | None = None
+    ) -> None:
+        """intact: what of its shard need not be compared with its checksums again."""
         self.entry = entry
         self._read_into = read_into
+        self._intact = IntactFrames() if intact is None else intact
 
     def read(self, ext: str, offset: int = 0, size: int | None = None) -> bytes:
         """`size` bytes of the file KEY.`ext` from `offset` on; all that follow by default.
@@ -55,21 +59,32 @@ class StoredSample:
             raise UnreadableSample(
                 f".{ext} has {total} bytes, fewer than the {offset + buffer.nbytes} it needs"
             )
-        self._read_into(ext, offset, buffer)
-        self._check(ext, offset, buffer)
-
-    def _check(self, ext: str, offset: int, content: memoryview) -> None:
-        """Compare bytes with the index's checksums, if it has them."""
         sums = self.entry.checksums.get(ext)
-        if sums is None:
+        before = self._intact.version() if isinstance(sums, tuple) else None
+        self._read_into(ext, offset, buffer)
+        if sums is not None:
+            self._check(ext, offset, buffer, sums, before)
+
+    def _check(
+        self, ext: str, offset: int, content: memoryview, sums: Sums, before: FileVersion | None
+    ) -> None:
+        """Compare bytes with the index's checksums, unless the frames are known."""
+        file, size = (self.entry.key, ext), self.entry.files[ext][1]
+        pieces = pieces_within(sums, size, offset, content.nbytes)
+        if self._intact.hold(file, pieces, before):
             return
-        part = difference(sums, self.entry.files[ext][1], offset, content)
+        part = difference(sums, size, offset, content)
         if part is not None:
             raise UnreadableSample(f"checksum: {part}.{ext} is not what was indexed, it is damaged")
+        self._intact.add(file, pieces, before)
 
 
 def sample_at(
-    store: LocalStore, shard: ShardEntry, entry: SampleEntry, retry: Retry
+    store: LocalStore,
+    shard: ShardEntry,
+    entry: SampleEntry,
+    retry: Retry,
+    intact: IntactFrames | None = None,
 ) -> StoredSample:
     """A sample of a local shard; each of its files is read, header first, when asked for."""
     where = store.describe(shard.name)
@@ -88,7 +103,7 @@ def sample_at(
         check_header(header, entry, ext, where)
         checked.add(ext)
 
-    return StoredSample(entry, read_into)
+    return StoredSample(entry, read_into, intact)
 
 
 def header_offset(entry: SampleEntry, ext: str, where: str) -> int:

@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from coordtok.data.index import (
 )
 from coordtok.data.member import StoredSample, UnreadableSample, sample_at
 from coordtok.data.streams import StreamedLane
+from coordtok.data.sums import IntactFrames
 from coordtok.data.video_folder import VideoFolderReader, open_video_folder
 from coordtok.errors import DataError, one_line
 from coordtok.storage.attempts import retry
@@ -47,6 +49,7 @@ class ShardReader:
         self._io_retries = io_retries
         self._store = open_store(location)
         self._lanes: dict[int, StreamedLane] = {}
+        self._intact: dict[int, IntactFrames] = {}
 
     @property
     def held_bytes(self) -> int:
@@ -67,7 +70,10 @@ class ShardReader:
         """
         entry = self.index.shards[shard]
         if isinstance(self._store, LocalStore):
-            return sample_at(self._store, entry, entry.samples[sample], self._retry)
+            if shard not in self._intact:
+                self._intact[shard] = IntactFrames(partial(self._store.version, entry.name))
+            intact = self._intact[shard]
+            return sample_at(self._store, entry, entry.samples[sample], self._retry, intact)
         if lane not in self._lanes:
             self._lanes[lane] = StreamedLane(self._store, self._retry)
         return self._lanes[lane].sample(entry, sample, ahead)

@@ -2,15 +2,18 @@
 
 A file is checked as a whole, raw frames each by itself, so that a window checks what it reads and
 nothing more. XXH3 of 64 bits, which runs as fast as memory is read; indexes of before it have
-CRC-32, which takes ten times as long.
+CRC-32, which takes ten times as long. Frames of a local shard are compared once for as long as the
+shard stays as it is: reading them again takes little more than copying them.
 """
 
 import re
 import zlib
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import xxhash
+
+from coordtok.storage.local import FileVersion
 
 Sums = str | tuple[int, int, str]
 """Hexadecimal digits, of a whole file; or its (bytes before the first frame, bytes of a frame,
@@ -35,6 +38,16 @@ def sums_of(file: BinaryIO, offset: int, size: int, frames: tuple[int, int] | No
     return head, frame, "".join(_xxh3(file, piece) for piece in [head, *[frame] * rest])
 
 
+def pieces_within(sums: Sums, size: int, offset: int, count: int) -> range:
+    """The numbers of the pieces that lie wholly in `count` bytes from `offset` on of a file of
+    `size` bytes: 0 is what is before its first frame, or the whole."""
+    head, frame = (size, 0) if isinstance(sums, str) else sums[:2]
+    first = 1 + (max(0, -((head - offset) // frame)) if frame else 0) if offset else 0
+    beyond = offset + count - head
+    after = 0 if beyond < 0 else 1 + (beyond // frame if frame else 0)
+    return range(first, max(first, after))
+
+
 def difference(sums: Sums, size: int, offset: int, content: memoryview) -> str | None:
     """Which part of a file of `size` bytes is not as it was when `sums` were taken ("frame 3 of ",
     or "" where they are of the whole), or None.
@@ -45,13 +58,40 @@ def difference(sums: Sums, size: int, offset: int, content: memoryview) -> str |
     head, frame, digits = (size, 0, sums) if isinstance(sums, str) else sums
     each = len(digits) // _pieces(head, frame, size)
     sum_of = xxhash.xxh3_64_hexdigest if each == _XXH3_DIGITS else _crc32_of
-    first, edges = _pieces_within(head, frame, offset, offset + content.nbytes)
-    found = [sum_of(content[a - offset : b - offset]) for a, b in pairwise(edges)]
-    wanted = digits[each * first : each * (first + len(found))]
+    pieces = pieces_within(sums, size, offset, content.nbytes)
+    ends = [head + number * frame - offset for number in pieces]
+    starts = [end - frame if number else 0 for number, end in zip(pieces, ends)]
+    found = [sum_of(content[start:end]) for start, end in zip(starts, ends)]
+    wanted = digits[each * pieces.start : each * pieces.stop]
     if "".join(found) == wanted:
         return None
-    number = first + next(n for n, sum_ in enumerate(found) if sum_ != wanted[each * n :][:each])
+    number = next(n for n, sum_ in zip(pieces, found) if sum_ != digits[each * n :][:each])
     return "" if whole else f"frame {number - 1} of " if number else "the header of "
+
+
+class IntactFrames:
+    """The raw frames of a shard that agreed with their sums since it last changed."""
+
+    def __init__(self, version: Callable[[], FileVersion | None] = lambda: None) -> None:
+        """version: of the shard now; None where it may change unseen, and nothing is known."""
+        self.version = version
+        self._version: FileVersion | None = None
+        self._pieces: dict[tuple[str, str], int] = {}
+
+    def hold(self, file: tuple[str, str], pieces: range, before: FileVersion | None) -> bool:
+        """Whether these pieces of a file are known, if they were read after it was `before`."""
+        if before is None or before != self._version or before != self.version():
+            return False
+        bits = _bits(pieces)
+        return self._pieces.get(file, 0) & bits == bits
+
+    def add(self, file: tuple[str, str], pieces: range, before: FileVersion | None) -> None:
+        """These pieces agree, which were read after the shard was `before`."""
+        if before is None:
+            return
+        if before != self._version:
+            self._version, self._pieces = before, {}
+        self._pieces[file] = self._pieces.get(file, 0) | _bits(pieces)
 
 
 def sums_from_json(stored: Any, size: int, what: str) -> Sums:
@@ -87,9 +127,6 @@ def _crc32_of(content: memoryview) -> str:
     return f"{zlib.crc32(content):08x}"
 
 
-def _pieces_within(head: int, frame: int, start: int, stop: int) -> tuple[int, list[int]]:
-    """The number of the first piece that lies wholly in [start, stop), that of the head being 0;
-    where it begins, and where it and each piece after it ends."""
-    before = max(0, -((head - start) // frame)) if frame else 0
-    ends = range(head + before * frame, stop + 1, frame or stop + 1)
-    return (1 + before, [*ends]) if start else (0, [0, *ends])
+def _bits(numbers: range) -> int:
+    """An integer with these bits set."""
+    return (1 << numbers.stop) - (1 << numbers.start)

@@ -1,24 +1,28 @@
 """Files of a local folder, read at any offset, with nothing kept but open descriptors."""
 
 import os
+import time
 from collections import OrderedDict
 from pathlib import Path
 
 from coordtok.storage.files import read_whole
 from coordtok.storage.forward import OutOfRange, TooLarge
 
+FileVersion = tuple[int, int, int]
 _OPEN_FILES = 128
+_SETTLED_NS = 1_000_000_000
+"""After this long another change cannot bear the same time."""
 
 
 class LocalStore:
     """The files of a folder; the most recently used ones stay open."""
 
     def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
+        self.folder, self._prefix = Path(folder), str(Path(folder))
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def describe(self, name: str) -> str:
-        return str(self.folder / name)
+        return os.path.join(self._prefix, name)
 
     def exists(self, name: str) -> bool:
         return (self.folder / name).is_file()
@@ -26,6 +30,17 @@ class LocalStore:
     def size(self, name: str) -> int:
         """Bytes of a file; raises OSError."""
         return os.stat(self.folder / name).st_size
+
+    def version(self, name: str) -> FileVersion | None:
+        """Which file it is, its size and when it changed: another one after any change. None if
+        that was within a second, or it cannot be opened."""
+        try:
+            found = os.fstat(self._descriptor(name))
+        except OSError:
+            return None
+        if time.time_ns() - found.st_ctime_ns < _SETTLED_NS:
+            return None
+        return found.st_ino, found.st_size, found.st_ctime_ns
 
     def read(self, name: str, most: int) -> bytes:
         """All of a file of at most `most` bytes; raises OSError and `TooLarge`."""

@@ -1,6 +1,7 @@
 """Damage to stored samples: none goes unnoticed, and one sample's is that sample's skip."""
 
 import json
+import time
 import zlib
 from contextlib import suppress
 from fractions import Fraction
@@ -14,8 +15,10 @@ from coordtok.data.clips import Clip
 from coordtok.data.index import CHECKSUMS, INDEX_NAME, SampleEntry, VideoSpec
 from coordtok.data.member import StoredSample, UnreadableSample
 from coordtok.data.shards import load_index, open_shards
+from coordtok.data.sums import difference
 from coordtok.data.video_reader import VideoWindows
 from coordtok.errors import DataError
+from coordtok.storage.local import LocalStore
 from coordtok.video.codec import (
     UnreadableVideo,
     count_frames,
@@ -98,6 +101,45 @@ def test_no_flipped_bit_of_a_stored_sample_goes_unnoticed(folder, kind):
     assert len(reasons) > 400
     assert {reason.partition(" ")[0] for reason in reasons} == {"checksum:", "the"}
     assert any("checksum: frame 1" in reason for reason in reasons)
+
+
+def test_raw_frames_are_compared_once_while_their_shard_stays_as_it_is(folder, monkeypatch):
+    path = folder / "part-000000.tar"
+    compared = []
+
+    def counted(sums, size, offset, content):
+        compared.append(offset)
+        return difference(sums, size, offset, content)
+
+    monkeypatch.setattr("coordtok.data.member.difference", counted)
+    monkeypatch.setattr("coordtok.storage.local._SETTLED_NS", 0)
+    opened = open_shards(str(folder))
+
+    def read(start):
+        compared.clear()
+        window = READ(opened.reader.sample(0, 1), start)
+        np.testing.assert_array_equal(window["video"], video(7)[start : start + FRAMES])
+        return len(compared)
+
+    # Their sample's .json each time, the header and frames of the .npy until they are known.
+    assert [read(0), read(0), read(3), read(2), read(12), read(4)] == [3, 1, 2, 1, 2, 2]
+    assert [read(start) for start in range(STORED - FRAMES)] == [1] * (STORED - FRAMES)
+    offset, size = opened.index.shards[0].samples[1].files["npy"]
+    last = offset + size - FRAMES * HEIGHT * WIDTH * 3
+    for seed in range(10):
+        time.sleep(0.02)  # a file's times are those of the system's clock, which ticks
+        with flipped_bit(path, last, offset + size, Random(seed)):
+            with pytest.raises(UnreadableSample, match="checksum: frame 1"):
+                READ(opened.reader.sample(0, 1), STORED - FRAMES)
+            time.sleep(0.02)
+    assert [read(STORED - FRAMES), read(STORED - FRAMES)] == [3, 1]
+
+
+def test_frames_of_a_shard_that_has_just_changed_are_compared_again(folder):
+    """Two changes of one tick of the clock leave the same time."""
+    store = LocalStore(str(folder))
+    assert store.version("part-000000.tar") is None
+    assert store.version("nothing.tar") is None
 
 
 def test_a_flipped_bit_is_named_and_skipped(folder):
