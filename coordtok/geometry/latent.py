@@ -9,6 +9,7 @@ import keyword
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from coordtok.errors import ConfigError
@@ -19,6 +20,7 @@ AXES = ("t", "y", "x")
 TRIPLANE = ("xy", "yt", "xt")
 """The paper's planes."""
 WHOLE = (0.0, 1.0)
+MOST_CONTENT_PLANES = 1024
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,15 @@ class Plane:
         """Numbers that one token stands for."""
         return math.prod(self.patch) * self.channels
 
+    def steps(self, count: int) -> range:
+        """Which of `count` equal steps of the clip's time the plane is of."""
+        start, stop = (round(each * count) for each in self.time)
+        return range(start, stop)
+
+    def is_like(self, other: "Plane") -> bool:
+        """Whether the two differ in their name and their part of the time alone."""
+        return replace(self, name=other.name, time=other.time) == other
+
 
 @dataclass(frozen=True)
 class LatentShape:
@@ -91,16 +102,40 @@ class LatentShape:
 
     @classmethod
     def triplane(
-        cls, size: Size3, channels: int | Size3, patch: Size3 = (1, 1, 1)
+        cls,
+        size: Size3,
+        channels: int | Size3,
+        patch: Size3 = (1, 1, 1),
+        content_planes: int = 1,
     ) -> "LatentShape":
         """The paper's planes: xy (H', W'), yt (T', H') and xt (T', W') of `size` (T', H', W'), and
-        of as many `channels` each, or of those of xy, yt and xt."""
+        of as many `channels` each, or of those of xy, yt and xt.
+
+        content_planes: so many in place of xy, xy0 and so on, each of an equal part of the time.
+        """
         of_each = (channels,) * 3 if isinstance(channels, int) else channels
         planes = []
         for name, (rows, columns), numbers in zip(TRIPLANE, ((1, 2), (0, 1), (0, 2)), of_each):
             axes, nodes = (AXES[rows], AXES[columns]), (size[rows], size[columns])
             planes.append(Plane(name, axes, nodes, numbers, (patch[rows], patch[columns])))
+        if content_planes > 1:
+            times = [number / content_planes for number in range(content_planes + 1)]
+            planes[:1] = [
+                replace(planes[0], name=f"xy{number}", time=part)
+                for number, part in enumerate(pairwise(times))
+            ]
         return cls(tuple(planes))
+
+    @property
+    def groups(self) -> list[tuple[Plane, ...]]:
+        """The planes, neighbours that are of different times and otherwise alike together."""
+        groups: list[tuple[Plane, ...]] = []
+        for plane in self.planes:
+            if groups and plane.is_like(groups[-1][0]):
+                groups[-1] += (plane,)
+            else:
+                groups.append((plane,))
+        return groups
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,15 +186,18 @@ class LatentShape:
         """Plain JSON of what latents of this shape are: without token patches.
 
         The paper's planes by the size (T', H', W') that they share and their channels, a list where
-        these differ; any others one by one.
+        these differ, and how many are of xy, if several; any others one by one.
         """
         size = {axis: n for plane in self.planes for axis, n in zip(plane.axes, plane.size)}
-        if self.names == TRIPLANE and len(size) == len(AXES):
+        if len(self.planes) >= len(TRIPLANE) and len(size) == len(AXES):
             t, y, x = (size[axis] for axis in AXES)
-            xy, yt, xt = (plane.channels for plane in self.planes)
-            if self.difference(LatentShape.triplane((t, y, x), (xy, yt, xt))) is None:
+            xy, yt, xt = (self.planes[number].channels for number in (0, -2, -1))
+            contents = len(self.planes) - 2
+            like = LatentShape.triplane((t, y, x), (xy, yt, xt), content_planes=contents)
+            if self.difference(like) is None:
                 channels = xy if xy == yt == xt else [xy, yt, xt]
-                return {"plane_size": [t, y, x], "channels": channels}
+                keys = {"plane_size": [t, y, x], "channels": channels}
+                return keys if contents == 1 else {**keys, "content_planes": contents}
         return {
             "planes": [
                 {
@@ -182,10 +220,11 @@ class LatentShape:
         """
         if "planes" not in stored:
             t, y, x = map(_count, stored["plane_size"])
-            if not isinstance(channels := stored["channels"], list):
-                return cls.triplane((t, y, x), _count(channels))
-            xy, yt, xt = map(_count, channels)
-            return cls.triplane((t, y, x), (xy, yt, xt))
+            channels = stored["channels"]
+            xy, yt, xt = map(_count, channels if isinstance(channels, list) else [channels] * 3)
+            if (contents := _count(stored.get("content_planes", 1))) > MOST_CONTENT_PLANES:
+                raise ValueError(f"{contents} content planes are over {MOST_CONTENT_PLANES}")
+            return cls.triplane((t, y, x), (xy, yt, xt), content_planes=contents)
         return cls(tuple(map(_plane, stored["planes"])))
 
 

@@ -8,6 +8,7 @@ from coordtok.errors import ConfigError
 from coordtok.geometry.latent import LatentShape, Plane
 
 PAPER = LatentShape.triplane((32, 16, 8), 4, patch=(16, 8, 4))
+CONTENTS = LatentShape.triplane((32, 16, 8), (4, 2, 3), patch=(16, 8, 4), content_planes=4)
 OTHERS = LatentShape(
     (
         Plane("early", ("y", "x"), (16, 8), 4, time=(0.0, 0.5)),
@@ -26,7 +27,40 @@ def test_the_papers_planes_are_xy_yt_and_xt() -> None:
     assert PAPER.features == 12
 
 
-@pytest.mark.parametrize("latent", [PAPER, OTHERS])
+def test_content_planes_share_the_time() -> None:
+    assert CONTENTS.names == ("xy0", "xy1", "xy2", "xy3", "yt", "xt")
+    assert CONTENTS.planes[1].time == (0.25, 0.5)
+    assert [list(plane.steps(8)) for plane in CONTENTS.planes[2:5]] == [
+        [4, 5], [6, 7], list(range(8))
+    ]  # fmt: skip
+    assert CONTENTS.numbers == 4 * (16 * 8 * 4) + 32 * 16 * 2 + 32 * 8 * 3
+    assert CONTENTS.tokens == [4] * 6
+    assert [len(group) for group in CONTENTS.groups] == [4, 1, 1]
+    assert [len(group) for group in PAPER.groups] == [1, 1, 1]
+    assert CONTENTS.to_dict() == {
+        "plane_size": [32, 16, 8],
+        "channels": [4, 2, 3],
+        "content_planes": 4,
+    }
+    with pytest.raises(ValueError, match="1000000000 content planes are over"):
+        LatentShape.from_dict({**CONTENTS.to_dict(), "content_planes": 10**9})
+    uneven = (*CONTENTS.planes[:3], replace(CONTENTS.planes[3], channels=5), *CONTENTS.planes[4:])
+    assert [len(group) for group in LatentShape(uneven).groups] == [3, 1, 1, 1]
+    assert LatentShape(uneven).to_dict().keys() == {"planes"}
+
+
+@pytest.mark.parametrize("frames", [8, 12, 128])
+@pytest.mark.parametrize("content_planes", [2, 4])
+def test_frames_lie_in_their_own_content_plane(frames: int, content_planes: int) -> None:
+    """A frame's time is its number by that of the last one; parts are of whole frames."""
+    planes = LatentShape.triplane((1, 2, 2), 1, content_planes=content_planes).planes
+    for plane in planes[:content_planes]:
+        start, stop = plane.time
+        inside = [k for k in range(frames) if start <= k / (frames - 1) < stop + (stop == 1)]
+        assert inside == list(plane.steps(frames))
+
+
+@pytest.mark.parametrize("latent", [PAPER, OTHERS, CONTENTS])
 def test_shapes_come_back_from_json_without_their_tokens(latent: LatentShape) -> None:
     again = LatentShape.from_dict(json.loads(json.dumps(latent.to_dict())))
     assert latent.difference(again) is None
