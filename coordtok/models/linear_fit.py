@@ -1,14 +1,15 @@
 """A linear path fitted to training clips, before the first step.
 
-Of each plane in turn the principal components of its cells, on what the planes before leave: the
-encoder's half, and what the decoder makes of a patch's own node. Where the decoder reads the nodes
-around it too (`model.linear_reach`), what their coefficients say of the rest is a ridge regression,
-one plane after another: without it the borders of cells show, as blocks. It is fitted to the clips
-and to these mirrored and backwards, which statistics of video hardly tell from them, and as
-strongly as predicts clips best that it has not seen.
+Of each group of planes in turn (those that differ in their part of the time alone are one) the
+principal components of its cells, on what the groups before leave: the encoder's half, and what the
+decoder makes of a patch's own node. Where the decoder reads the nodes around it too
+(`model.linear_reach`), what their coefficients say of the rest is a ridge regression, one group
+after another: without it the borders of cells show, as blocks. It is fitted to the clips and to
+these mirrored and backwards, which statistics of video hardly tell from them, and as strongly as
+predicts clips best that it has not seen.
 
-Shapes: B batch, T frames, H rows, W columns, L cells of a plane, C channels, A = nodes * C of a
-node and those around it, P numbers of a cell, Q numbers of a patch, K patches of a cell.
+Shapes: B batch, T frames, H rows, W columns, L cells of a group's planes, C channels, A = nodes * C
+of a node and those around it, P numbers of a cell, Q numbers of a patch, K patches of a cell.
 """
 
 import math
@@ -39,9 +40,9 @@ _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 class PlaneCodec(NamedTuple):
-    """A linear codec in the shape of one plane."""
+    """A linear codec in the shape of a group of planes."""
 
-    plane: Plane
+    group: tuple[Plane, ...]
     cell: Size3
     analysis_CP: torch.Tensor
     synthesis_CP: torch.Tensor
@@ -109,11 +110,11 @@ def _components(
     mean_3 = rest.mean((0, 1, 2, 3))
     rest -= mean_3
     codecs = []
-    for plane in config.latent.planes:
-        cell = cell_size(plane, config.video_size)
-        components_CP, std_C = _principal_components(_some_cells(rest, cell), plane)
+    for group in config.latent.groups:
+        cell = cell_size(group[0], config.video_size)
+        components_CP, std_C = _principal_components(_some_cells(rest, cell), group[0])
         scale_C1 = std_C[:, None]
-        codecs.append(PlaneCodec(plane, cell, components_CP / scale_C1, components_CP * scale_C1))
+        codecs.append(PlaneCodec(group, cell, components_CP / scale_C1, components_CP * scale_C1))
         for clip in rest.split(1):  # one by one: the cells of all would be a copy of all clips
             clip.copy_(codecs[-1].split(clip)[1])
     return mean_3, codecs
@@ -154,10 +155,10 @@ def _with_nodes_around(
     """What a cell's node and those around it say of the cell, (A, P) of each plane. Every second
     batch of clips is unseen while the ridge is chosen; of a single clip nothing is said."""
     at_once = min(_MOST_CLIPS_AT_ONCE, -(-len(clips_BTHW3) // 2))
-    around = [_around(codec.plane, config.linear_reach) for codec in codecs]
+    around = [_around(codec.group, config.linear_reach) for codec in codecs]
     added: list[torch.Tensor] = []
     for number, codec in enumerate(codecs):
-        sizes = around[number].shape[1] * codec.plane.channels, math.prod(codec.cell) * 3
+        sizes = around[number].shape[1] * codec.group[0].channels, math.prod(codec.cell) * 3
         sums = _Regression(*sizes), _Regression(*sizes)
         for batch, video in enumerate(clips_BTHW3.split(at_once)):
             for rest in _varied(from_uint8(video) - mean_3):
@@ -172,15 +173,17 @@ def _with_nodes_around(
     return [_onto_own_node(codec, each) for codec, each in zip(codecs, added)]
 
 
-def _around(plane: Plane, reach: int) -> torch.Tensor:
-    """(L, nodes): of every node of a plane those around it."""
-    nodes = torch.arange(math.prod(plane.size))
-    return nodes_around(nodes // plane.size[1], nodes % plane.size[1], plane.size, reach)
+def _around(group: Sequence[Plane], reach: int) -> torch.Tensor:
+    """(L, nodes): of every node of a group's planes those around it on its plane."""
+    size = group[0].size
+    nodes = torch.arange(math.prod(size))
+    nodes_Lk = nodes_around(nodes // size[1], nodes % size[1], size, reach)
+    return torch.cat([nodes_Lk + number * len(nodes) for number in range(len(group))])
 
 
 def _onto_own_node(codec: PlaneCodec, added_AP: torch.Tensor) -> torch.Tensor:
     """The sum of what a cell's own node, in the middle, says and of what all of them add."""
-    whole_kCP = added_AP.unflatten(0, (-1, codec.plane.channels)).clone()
+    whole_kCP = added_AP.unflatten(0, (-1, codec.group[0].channels)).clone()
     whole_kCP[len(whole_kCP) // 2] += codec.synthesis_CP
     return whole_kCP.flatten(0, 1)
 

@@ -1,20 +1,23 @@
 """A linear codec in the shape of the planes, beside the transformers (`model.linear_path`).
 
 A node of a plane stands for a cell, all pixels of the clip behind it: of xy some rows and columns
-over all frames, of yt some frames and rows over the whole width. The encoder adds to each plane the
-cells' coefficients, one plane after another on what those before leave; the decoder adds to each
-patch what the coefficients of its node on every plane, and of the nodes around that one, say of it.
-`linear_fit` fits it to training clips, so that a model is a codec from its first step on.
+over all frames of its part of the time, of yt some frames and rows over the whole width. Planes
+that differ in that part alone are a group and share their weights. The encoder adds to each plane
+the cells' coefficients, one group after another on what those before leave; the decoder adds to
+each patch what the coefficients of its node on every plane, and of the nodes around that one, say
+of it. `linear_fit` fits it to training clips, so that a model is a codec from its first step on.
 
 The encoder and the decoder have weights of their own, because ZeRO-3 gathers parameters module by
 module.
 
 Shapes: B batch, G passes, N patches of a pass, T frames, H rows, W columns, R and S rows and
-columns of a plane, L = R * S its cells, C channels, A = nodes * C of a node and those around it,
-P numbers of a cell, Q numbers of a patch, K patches of a cell.
+columns of a plane, L cells of the planes of a group, R * S of each, C channels, A = nodes * C of a
+node and those around it, P numbers of a cell, Q numbers of a patch, K patches of a cell.
 """
 
 import math
+from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from einops import rearrange
@@ -33,12 +36,13 @@ BY_PLACE = frozenset({"cpu"})
 def cell_size(plane: Plane, video: Size3) -> Size3:
     """Frames, rows and columns of pixels behind a node of `plane` in a clip of size `video`."""
     nodes = dict(zip(plane.axes, plane.size))
-    t, y, x = (whole // nodes.get(axis, 1) for axis, whole in zip(AXES, video))
+    behind = len(plane.steps(video[0])), *video[1:]
+    t, y, x = (whole // nodes.get(axis, 1) for axis, whole in zip(AXES, behind))
     return t, y, x
 
 
 def cut(video_BTHW3: torch.Tensor, cell: Size3) -> torch.Tensor:
-    """The cells of a plane, row-major: (B, L, P)."""
+    """The cells of a group of planes, one plane after another, row-major: (B, L, P)."""
     t, y, x = cell
     return rearrange(video_BTHW3, "b (u t) (v y) (w x) c -> b (u v w) (t y x c)", t=t, y=y, x=x)
 
@@ -65,11 +69,12 @@ def nodes_around(
 
 
 class CellAnalysis(nn.Module):
-    """A video's coefficients on one plane, and what they leave of it for the next."""
+    """A video's coefficients on the planes of a group, and what they leave of it for the next."""
 
-    def __init__(self, plane: Plane, video: Size3, is_last: bool) -> None:
+    def __init__(self, group: Sequence[Plane], video: Size3, is_last: bool) -> None:
         super().__init__()
-        self.plane, self.video = plane, video
+        plane, self.video = group[0], video
+        self.grid = (len(group), *plane.size)
         self.cell = cell_size(plane, video)
         numbers = math.prod(self.cell) * 3
         self.analysis = nn.Parameter(torch.empty(plane.channels, numbers))
@@ -78,13 +83,13 @@ class CellAnalysis(nn.Module):
         if self.synthesis is not None:
             nn.init.normal_(self.synthesis, std=0.1 * plane.channels**-0.5)
 
-    def forward(self, video_BTHW3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, R, S, C) and (B, T, H, W, 3), float32."""
-        plane_BLC = cut(video_BTHW3, self.cell) @ self.analysis.float().T
+    def forward(self, video_BTHW3: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """(B, R, S, C) of each plane and (B, T, H, W, 3), float32."""
+        planes_BLC = cut(video_BTHW3, self.cell) @ self.analysis.float().T
         if self.synthesis is not None:
-            explained_BLP = plane_BLC @ self.synthesis.float()
+            explained_BLP = planes_BLC @ self.synthesis.float()
             video_BTHW3 = video_BTHW3 - uncut(explained_BLP, self.cell, self.video)
-        return plane_BLC.unflatten(1, self.plane.size), video_BTHW3
+        return planes_BLC.unflatten(1, self.grid).unbind(1), video_BTHW3
 
 
 class LinearEncoder(nn.Module):
@@ -93,9 +98,9 @@ class LinearEncoder(nn.Module):
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(3))
-        planes, video = config.latent.planes, config.video_size
+        groups, video = config.latent.groups, config.video_size
         self.cells = nn.ModuleList(
-            CellAnalysis(plane, video, plane is planes[-1]) for plane in planes
+            CellAnalysis(group, video, group is groups[-1]) for group in groups
         )
 
     def forward(
@@ -106,20 +111,21 @@ class LinearEncoder(nn.Module):
         rest = (from_uint8(video_BTHW3) if is_bytes else video_BTHW3.float()) - self.mean.float()
         if is_real_BT is not None:
             rest = rest.masked_fill(~is_real_BT[:, :, None, None, None], 0)
-        planes = []
+        planes: list[torch.Tensor] = []
         for cells in self.cells:
-            plane_BRSC, rest = cells(rest)
-            planes.append(plane_BRSC)
+            found, rest = cells(rest)
+            planes += found
         return planes
 
 
 class CellSynthesis(nn.Module):
-    """What one plane's coefficients say of a patch, by where in its cell the patch lies: those of
-    its node and of the nodes up to `reach` rows and columns away."""
+    """What the coefficients of a group's planes say of a patch, by where in its cell the patch
+    lies: those of its node and of the nodes up to `reach` rows and columns away on its plane."""
 
-    def __init__(self, plane: Plane, video: Size3, patch: Size3, reach: int) -> None:
+    def __init__(self, group: Sequence[Plane], video: Size3, patch: Size3, reach: int) -> None:
         super().__init__()
-        self.plane, self.reach = plane, reach
+        self.group, self.reach = tuple(group), reach
+        plane = group[0]
         t, y, x = (whole // part for whole, part in zip(cell_size(plane, video), patch))
         self.patches: Size3 = (t, y, x)
         numbers = math.prod(patch) * 3
@@ -127,18 +133,22 @@ class CellSynthesis(nn.Module):
         self.synthesis = nn.Parameter(torch.empty(t * y * x, inputs, numbers))
         nn.init.normal_(self.synthesis, std=0.1 * plane.channels**-0.5)
 
-    def forward(self, plane_BRSC: torch.Tensor, index_BN3: torch.Tensor) -> torch.Tensor:
-        """(B, N, Q), float32."""
-        size = torch.tensor(self.patches).to(index_BN3.device, non_blocking=True)
-        place, within = index_BN3 // size, index_BN3 % size
+    def forward(self, planes: Sequence[torch.Tensor], index_BN3: torch.Tensor) -> torch.Tensor:
+        """(B, N, Q), float32, of the group's planes (B, R, S, C)."""
+        patches = torch.tensor(self.patches).to(index_BN3.device, non_blocking=True)
+        place, within = index_BN3 // patches, index_BN3 % patches
         _, rows, columns = self.patches
         within_BN = (within[..., 0] * rows + within[..., 1]) * columns + within[..., 2]
-        first, second = (place[..., AXES.index(axis)] for axis in self.plane.axes)
-        nodes_BNk = nodes_around(first, second, self.plane.size, self.reach)
-        clips = torch.arange(len(nodes_BNk), device=nodes_BNk.device)
-        nodes_BNk = nodes_BNk + clips[:, None, None] * math.prod(self.plane.size)
+        axes, size = self.group[0].axes, self.group[0].size
+        first, second = (place[..., AXES.index(axis)] for axis in axes)
+        nodes_BNk = nodes_around(first, second, size, self.reach)
+        before_BN = torch.arange(len(nodes_BNk), device=nodes_BNk.device)[:, None] * len(self.group)
+        if len(self.group) > 1:
+            before_BN = before_BN + place[..., AXES.index("t")]
+        nodes_BNk = nodes_BNk + before_BN.unsqueeze(-1) * math.prod(size)
         # embedding, because its gradient is the same on every run, unlike that of indexing.
-        read_BNA = F.embedding(nodes_BNk, plane_BRSC.float().flatten(0, 2)).flatten(-2)
+        table_LC = torch.stack(list(planes), dim=1).float().flatten(0, 3)
+        read_BNA = F.embedding(nodes_BNk, table_LC).flatten(-2)
         synthesis_KAQ = self.synthesis.float()
         if read_BNA.device.type in BY_PLACE:
             return _products_by_place(read_BNA, within_BN, synthesis_KAQ)
@@ -174,14 +184,18 @@ class LinearDecoder(nn.Module):
         super().__init__()
         self.patch = config.decoder_patch
         self.mean = nn.Parameter(torch.zeros(3))
+        groups, video, patch = config.latent.groups, config.video_size, config.decoder_patch
+        self.counts = [len(group) for group in groups]
         self.cells = nn.ModuleList(
-            CellSynthesis(plane, config.video_size, config.decoder_patch, config.linear_reach)
-            for plane in config.latent.planes
+            CellSynthesis(group, video, patch, config.linear_reach) for group in groups
         )
 
     def forward(self, planes: Planes, index_BGN3: torch.Tensor) -> torch.Tensor:
         """(B, G, N, pt, ph, pw, 3), float32."""
-        index_BN3 = index_BGN3.flatten(1, 2)
-        parts = [cells(plane, index_BN3) for cells, plane in zip(self.cells, planes)]
+        index_BN3, left = index_BGN3.flatten(1, 2), iter(planes)
+        parts = [
+            cells(list(islice(left, count)), index_BN3)
+            for cells, count in zip(self.cells, self.counts)
+        ]
         pixels_BNQ = torch.stack(parts).sum(0)
         return pixels_BNQ.view(*index_BGN3.shape[:3], *self.patch, 3) + self.mean.float()

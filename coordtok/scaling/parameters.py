@@ -93,7 +93,8 @@ def without_gradient(model: ModelConfig) -> int:
 
 def cell_numbers(model: TokenizerModelConfig, plane: Plane) -> int:
     """Numbers of all pixels behind a node of a plane (models.linear_path)."""
-    return prod(model.video_size) * 3 // prod(plane.size)
+    frames = len(plane.steps(model.frames))
+    return frames * model.height * model.width * 3 // prod(plane.size)
 
 
 def linear_nodes(model: TokenizerModelConfig) -> int:
@@ -185,18 +186,19 @@ def _planes(name: str, model: TokenizerModelConfig) -> Named:
 def _linear_encoder(name: str, model: TokenizerModelConfig) -> Named:
     """Analysis, and synthesis of all planes but the last."""
     yield f"{name}.mean", (3,)
-    planes = model.latent.planes
-    for number, plane in enumerate(planes):
-        for half in ("analysis", "synthesis")[: 1 if plane is planes[-1] else 2]:
-            yield f"{name}.cells.{number}.{half}", (plane.channels, cell_numbers(model, plane))
+    groups = model.latent.groups
+    for number, group in enumerate(groups):
+        shape = group[0].channels, cell_numbers(model, group[0])
+        for half in ("analysis", "synthesis")[: 1 if group is groups[-1] else 2]:
+            yield f"{name}.cells.{number}.{half}", shape
 
 
 def _linear_decoder(name: str, model: TokenizerModelConfig) -> Named:
     yield f"{name}.mean", (3,)
     patch = prod(model.decoder_patch) * 3
-    for number, plane in enumerate(model.latent.planes):
-        places = cell_numbers(model, plane) // patch
-        inputs = linear_nodes(model) * plane.channels
+    for number, group in enumerate(model.latent.groups):
+        places = cell_numbers(model, group[0]) // patch
+        inputs = linear_nodes(model) * group[0].channels
         yield f"{name}.cells.{number}.synthesis", (places, inputs, patch)
 
 
