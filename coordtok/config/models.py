@@ -5,7 +5,7 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 from coordtok.config.ranges import Range, Section, require, require_divides
-from coordtok.geometry.latent import AXES, LatentShape, Size3
+from coordtok.geometry.latent import AXES, MOST_CONTENT_PLANES, LatentShape, Size3
 
 MOST_ALONG_AXIS = 65_536
 """Frames of a clip, nodes of a plane, sides of patches; and channels of a plane."""
@@ -40,6 +40,8 @@ class TokenizerModelConfig(Section, at="model"):
     """T', H', W' of the planes: xy is (H', W'), yt is (T', H'), xt is (T', W')."""
     plane_channels: Annotated[int | Size3, Range(1, MOST_ALONG_AXIS)] = _PLANE_CHANNELS
     """Numbers C at each position of a plane; or those of xy, yt and xt."""
+    content_planes: Annotated[int, Range(1, MOST_CONTENT_PLANES)] = 1
+    """Planes xy, each of an equal part of the clip's time: one says little of a long clip."""
     plane_patch: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (16, 8, 8)
     """Extent along t, y and x of the part of a plane that one query token becomes."""
     decoder_patch: Annotated[Size3, Range(1, MOST_ALONG_AXIS)] = (1, 8, 8)
@@ -74,6 +76,7 @@ class TokenizerModelConfig(Section, at="model"):
         require_divides("the video", self.video_size, "video_patch", self.video_patch)
         require_divides("the video", self.video_size, "decoder_patch", self.decoder_patch)
         require_divides("model.plane_size", self.plane_size, "plane_patch", self.plane_patch)
+        self._check_content_planes()
         _check_width(self)
         require(
             self.linear_path or not self.linear_reach,
@@ -84,6 +87,18 @@ class TokenizerModelConfig(Section, at="model"):
             self._check_linear_path()
         if self.plane_start == "pooled":
             self._check_pooled_start()
+
+    def _check_content_planes(self) -> None:
+        """Each is of whole patches of the decoder, and where it pools tubelets, of whole ones."""
+        parts = {"decoder_patch": self.decoder_patch}
+        if self.plane_start == "pooled":
+            parts["video_patch"] = self.video_patch
+        for name, (frames, _, _) in parts.items():
+            require(
+                self.frames // frames % self.content_planes == 0,
+                f"model.content_planes is {self.content_planes}, which does not divide the "
+                f"{self.frames // frames} steps along t that model.{name} makes of the clip",
+            )
 
     def _check_pooled_start(self) -> None:
         for axis, pixels, tubelet, nodes, patch in zip(
@@ -117,7 +132,9 @@ class TokenizerModelConfig(Section, at="model"):
     @property
     def latent(self) -> LatentShape:
         """The planes of a clip, in the parts that the encoder's query tokens become."""
-        return LatentShape.triplane(self.plane_size, self.plane_channels, self.plane_patch)
+        return LatentShape.triplane(
+            self.plane_size, self.plane_channels, self.plane_patch, self.content_planes
+        )
 
     @property
     def projects_memory(self) -> bool:
@@ -144,6 +161,8 @@ class DiTModelConfig(Section, at="model"):
     any the paper's, 32, 16, 16."""
     plane_channels: Annotated[int | Size3 | None, Range(1, MOST_ALONG_AXIS)] = None
     """Numbers C at each position of the tokenizer's planes; null likewise, the paper's being 8."""
+    content_planes: Annotated[int | None, Range(1, MOST_CONTENT_PLANES)] = None
+    """Planes xy of the tokenizer, each of an equal part of the time; null likewise, else 1."""
     patch: Annotated[int, Range(1, MOST_ALONG_AXIS)] = 2
     """Rows and columns of a plane that become one token."""
     dim: Annotated[int, Range(1, MOST_WIDTH)] = 1024
@@ -168,7 +187,7 @@ class DiTModelConfig(Section, at="model"):
     def latent(self) -> LatentShape:
         """The planes of the tokenizer, in the patches that become tokens."""
         size, channels = self.plane_size or _PLANE_SIZE, self.plane_channels or _PLANE_CHANNELS
-        return LatentShape.triplane(size, channels, (self.patch,) * 3)
+        return LatentShape.triplane(size, channels, (self.patch,) * 3, self.content_planes or 1)
 
     def for_latent(self, found: LatentShape) -> "DiTModelConfig":
         """The same model with what it leaves open as the latents `found` have it."""
@@ -178,7 +197,8 @@ class DiTModelConfig(Section, at="model"):
         size, channels = tuple(keys["plane_size"]), keys["channels"]
         channels = tuple(channels) if isinstance(channels, list) else channels
         open_keys = triplane_keys(self.plane_size or size, self.plane_channels or channels)
-        return replace(self, **open_keys)
+        content_planes = self.content_planes or keys.get("content_planes", 1)
+        return replace(self, **open_keys, content_planes=content_planes)
 
     def check_latent(self, found: LatentShape, location: str) -> None:
         """Raise ConfigError unless the model takes the latents in `location`, which are `found`."""
@@ -187,6 +207,8 @@ class DiTModelConfig(Section, at="model"):
         if "plane_size" in keys:
             size, channels = (str(keys[key]).replace(" ", "") for key in ("plane_size", "channels"))
             fix = f"set model.plane_size={size} and model.plane_channels={channels}"
+            if (contents := keys.get("content_planes", 1)) != (self.content_planes or 1):
+                fix += f" and model.content_planes={contents}"
         difference = found.difference(self.latent)
         require(difference is None, f"{location} holds {difference} as the model takes; {fix}")
 

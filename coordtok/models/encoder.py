@@ -96,18 +96,20 @@ class PlaneTokens(nn.Module):
 
 class PooledTokens(nn.Module):
     """Tokens that lie on the grid of tubelets, and start as the mean of the video's features over
-    the axis that the plane lacks."""
+    the axis that the plane lacks, in the plane's part of the time."""
 
     def __init__(self, geometry: Plane, grid: PatchGrid, dim: int) -> None:
         super().__init__()
         self.grid = grid
+        steps = geometry.steps(grid.shape[0])
+        self.steps = slice(steps.start, steps.stop)
         self.missing = next(n for n, axis in enumerate(AXES, 1) if axis not in geometry.axes)
         self.position = nn.Parameter(torch.empty(geometry.tokens, dim))
         nn.init.normal_(self.position, std=TABLE_STD)
 
     def forward(self, features_BMD: torch.Tensor) -> torch.Tensor:
         """(B, L, D), row-major."""
-        features = features_BMD.unflatten(1, self.grid.shape)
+        features = features_BMD.unflatten(1, self.grid.shape)[:, self.steps]
         return features.mean(self.missing).flatten(1, 2) + self.position
 
 

@@ -71,6 +71,19 @@ def test_channels_are_one_number_or_those_of_the_planes(path: str) -> None:
         other.check_latent(three.model.latent, "shards/mine")
 
 
+def test_a_generator_takes_the_content_planes_of_its_latents(path: str) -> None:
+    model = load_config(path, ["model.content_planes=2"]).model
+    assert model.latent.names == ("xy0", "xy1", "yt", "xt")
+    generator = DiTModelConfig().for_latent(model.latent)
+    assert generator.content_planes == 2
+    generator.check_latent(model.latent, "shards/mine")
+    other = replace(generator, content_planes=1)
+    with pytest.raises(ConfigError, match=r"planes xy0, .* and model.content_planes=2"):
+        other.check_latent(model.latent, "shards/mine")
+    with pytest.raises(ConfigError, match=r"planes xy, yt, xt, .* model.content_planes=1"):
+        generator.check_latent(other.latent, "shards/mine")
+
+
 def test_the_name_of_a_model_tells_its_kind(path: str) -> None:
     assert isinstance(load_config(path).model, TokenizerModelConfig)
     named = load_config(path, ["model={name: dit, dim: 64, heads: 2}"]).model

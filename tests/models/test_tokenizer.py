@@ -51,6 +51,37 @@ def test_pooled_tokens_start_as_the_mean_over_the_axis_that_their_plane_lacks(vi
         dataclasses.replace(config, plane_patch=(2, 1, 2))
 
 
+def test_content_planes_start_from_their_part_of_the_video() -> None:
+    config = dataclasses.replace(
+        ODD,
+        plane_size=(6, 4, 6),
+        plane_patch=(1, 1, 2),
+        plane_start="pooled",
+        content_planes=3,
+        plane_channels=(5, 2, 1),
+    )
+    model = CoordTok(config)
+    features = torch.randn(2, 6 * 4 * 3, config.dim)
+    thirds = features.unflatten(1, (3, 2, 4, 3)).mean(2)
+    for number, tokens in enumerate(model.encoder.planes.tokens[:3]):
+        found = tokens(features) - tokens.position
+        torch.testing.assert_close(found, thirds[:, number].flatten(1, 2))
+    with pytest.raises(ConfigError, match="content_planes is 4, which does not divide the 6"):
+        dataclasses.replace(config, content_planes=4)
+
+
+def test_a_patch_is_decoded_from_the_content_plane_of_its_time(video) -> None:
+    config = dataclasses.replace(ODD, content_planes=3, linear_path=True, plane_size=(4, 4, 3))
+    config = dataclasses.replace(config, plane_patch=(2, 2, 1), decoder_layers=0)
+    model = CoordTok(config)
+    torch.nn.init.normal_(model.decoder.head.weight)
+    planes = model.encode(video)
+    before = model.decode(planes)
+    changed = planes._replace(xy1=planes.xy1 + 1)
+    frames = (model.decode(changed) != before).flatten(2).any(-1).all(0).nonzero().flatten()
+    assert frames.tolist() == list(range(config.frames // 3, 2 * config.frames // 3))
+
+
 def test_blocks_that_start_at_zero_hand_on_what_they_are_given(video) -> None:
     model = CoordTok(dataclasses.replace(ODD, zero_init=True))
     tokens = torch.randn(2, 5, ODD.dim)
