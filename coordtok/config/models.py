@@ -93,12 +93,18 @@ class TokenizerModelConfig(Section, at="model"):
         parts = {"decoder_patch": self.decoder_patch}
         if self.plane_start == "pooled":
             parts["video_patch"] = self.video_patch
-        for name, (frames, _, _) in parts.items():
+        for name, (depth, _, _) in parts.items():
+            steps = self.frames // depth
             require(
-                self.frames // frames % self.content_planes == 0,
-                f"model.content_planes is {self.content_planes}, which does not divide the "
-                f"{self.frames // frames} steps along t that model.{name} makes of the clip",
+                steps % self.content_planes == 0,
+                f"model.content_planes is {self.content_planes}, which does not divide the {steps} "
+                f"steps along t that model.{name} makes of the clip",
             )
+        require(
+            self.content_planes == 1 or self.content_planes * self.frames <= 1 << 23,
+            f"model.content_planes is {self.content_planes} for {self.frames} frames, whose times "
+            "are too close to be told apart; take fewer",
+        )
 
     def _check_pooled_start(self) -> None:
         for axis, pixels, tubelet, nodes, patch in zip(
@@ -197,7 +203,8 @@ class DiTModelConfig(Section, at="model"):
         size, channels = tuple(keys["plane_size"]), keys["channels"]
         channels = tuple(channels) if isinstance(channels, list) else channels
         open_keys = triplane_keys(self.plane_size or size, self.plane_channels or channels)
-        content_planes = self.content_planes or keys.get("content_planes", 1)
+        # Null stays null where there is one: so it is in runs and exports of before the key.
+        content_planes = self.content_planes or keys.get("content_planes")
         return replace(self, **open_keys, content_planes=content_planes)
 
     def check_latent(self, found: LatentShape, location: str) -> None:
@@ -207,14 +214,15 @@ class DiTModelConfig(Section, at="model"):
         if "plane_size" in keys:
             size, channels = (str(keys[key]).replace(" ", "") for key in ("plane_size", "channels"))
             fix = f"set model.plane_size={size} and model.plane_channels={channels}"
-            if (contents := keys.get("content_planes", 1)) != (self.content_planes or 1):
-                fix += f" and model.content_planes={contents}"
+            if (content_planes := keys.get("content_planes", 1)) != (self.content_planes or 1):
+                fix += f" and model.content_planes={content_planes}"
         difference = found.difference(self.latent)
         require(difference is None, f"{location} holds {difference} as the model takes; {fix}")
 
 
 def triplane_keys(size: Size3, channels: int | Size3) -> dict[str, Any]:
-    """The keys of a model section whose `latent` is the paper's planes of `size` (T', H', W')."""
+    """The keys of a model section whose `latent` is the paper's planes of `size` (T', H', W'), one
+    content plane unless it says more."""
     return {"plane_size": size, "plane_channels": channels}
 
 

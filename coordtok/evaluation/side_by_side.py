@@ -39,8 +39,8 @@ BITS = 16
 """Of one stored number of a plane: latents are kept in bfloat16."""
 _DEFINITIONS = {
     "psnr": "dB, mean over the frames; of 8-bit RGB before it became mp4",
-    "tokens": "positions of the planes: clips x (T'H' + T'W' + H'W')",
-    "bits_per_pixel": f"tokens x channels x {BITS} / (encoded frames x height x width)",
+    "tokens": "positions of the planes: clips x (T'H' + T'W' + content planes x H'W')",
+    "bits_per_pixel": f"numbers of the planes x {BITS} / (encoded frames x height x width)",
 }
 
 

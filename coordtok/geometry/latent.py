@@ -9,7 +9,7 @@ import keyword
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from coordtok.errors import ConfigError
@@ -21,6 +21,7 @@ TRIPLANE = ("xy", "yt", "xt")
 """The paper's planes."""
 WHOLE = (0.0, 1.0)
 MOST_CONTENT_PLANES = 1024
+"""A part of the time is told from the next one in float32 (geometry.planes)."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,6 @@ class Plane:
         start, stop = (round(each * count) for each in self.time)
         return range(start, stop)
 
-    def is_like(self, other: "Plane") -> bool:
-        """Whether the two differ in their name and their part of the time alone."""
-        return replace(self, name=other.name, time=other.time) == other
-
 
 @dataclass(frozen=True)
 class LatentShape:
@@ -119,22 +116,22 @@ class LatentShape:
             axes, nodes = (AXES[rows], AXES[columns]), (size[rows], size[columns])
             planes.append(Plane(name, axes, nodes, numbers, (patch[rows], patch[columns])))
         if content_planes > 1:
-            times = [number / content_planes for number in range(content_planes + 1)]
             planes[:1] = [
                 replace(planes[0], name=f"xy{number}", time=part)
-                for number, part in enumerate(pairwise(times))
+                for number, part in enumerate(_parts(content_planes))
             ]
         return cls(tuple(planes))
 
     @property
-    def groups(self) -> list[tuple[Plane, ...]]:
-        """The planes, neighbours that are of different times and otherwise alike together."""
+    def plane_groups(self) -> list[tuple[Plane, ...]]:
+        """The planes in order: content planes that are alike and share the whole time evenly are
+        one group, every other plane is one by itself."""
         groups: list[tuple[Plane, ...]] = []
-        for plane in self.planes:
-            if groups and plane.is_like(groups[-1][0]):
-                groups[-1] += (plane,)
-            else:
-                groups.append((plane,))
+        for _, alike in groupby(self.planes, lambda plane: replace(plane, name="any", time=WHOLE)):
+            planes = tuple(alike)
+            times = [plane.time for plane in planes]
+            shared = "t" not in planes[0].axes and times == _parts(len(planes))
+            groups += [planes] if shared else [(plane,) for plane in planes]
         return groups
 
     @property
@@ -153,8 +150,9 @@ class LatentShape:
 
     @property
     def features(self) -> int:
-        """Numbers that are read at one coordinate: the channels of all planes."""
-        return sum(plane.channels for plane in self.planes)
+        """Numbers that are read at one coordinate: the channels of all planes, of those in a group
+        of the one that the coordinate's time is of."""
+        return sum(group[0].channels for group in self.plane_groups)
 
     @property
     def numbers(self) -> int:
@@ -189,15 +187,15 @@ class LatentShape:
         these differ, and how many are of xy, if several; any others one by one.
         """
         size = {axis: n for plane in self.planes for axis, n in zip(plane.axes, plane.size)}
-        if len(self.planes) >= len(TRIPLANE) and len(size) == len(AXES):
+        content_planes = len(self.planes) - len(TRIPLANE) + 1
+        if 1 <= content_planes <= MOST_CONTENT_PLANES and len(size) == len(AXES):
             t, y, x = (size[axis] for axis in AXES)
             xy, yt, xt = (self.planes[number].channels for number in (0, -2, -1))
-            contents = len(self.planes) - 2
-            like = LatentShape.triplane((t, y, x), (xy, yt, xt), content_planes=contents)
+            like = LatentShape.triplane((t, y, x), (xy, yt, xt), content_planes=content_planes)
             if self.difference(like) is None:
                 channels = xy if xy == yt == xt else [xy, yt, xt]
                 keys = {"plane_size": [t, y, x], "channels": channels}
-                return keys if contents == 1 else {**keys, "content_planes": contents}
+                return keys if content_planes == 1 else {**keys, "content_planes": content_planes}
         return {
             "planes": [
                 {
@@ -222,10 +220,15 @@ class LatentShape:
             t, y, x = map(_count, stored["plane_size"])
             channels = stored["channels"]
             xy, yt, xt = map(_count, channels if isinstance(channels, list) else [channels] * 3)
-            if (contents := _count(stored.get("content_planes", 1))) > MOST_CONTENT_PLANES:
-                raise ValueError(f"{contents} content planes are over {MOST_CONTENT_PLANES}")
-            return cls.triplane((t, y, x), (xy, yt, xt), content_planes=contents)
+            if (content_planes := _count(stored.get("content_planes", 1))) > MOST_CONTENT_PLANES:
+                raise ValueError(f"{content_planes} content planes are over {MOST_CONTENT_PLANES}")
+            return cls.triplane((t, y, x), (xy, yt, xt), content_planes=content_planes)
         return cls(tuple(map(_plane, stored["planes"])))
+
+
+def _parts(count: int) -> list[tuple[float, float]]:
+    """As many equal parts of the clip's time."""
+    return list(pairwise(number / count for number in range(count + 1)))
 
 
 def _plane(stored: Mapping[str, Any]) -> Plane:

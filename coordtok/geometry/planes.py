@@ -35,6 +35,11 @@ class Planes(tuple[torch.Tensor, ...]):
 
         def _asdict(self) -> dict[str, torch.Tensor]: ...
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By their names: the types of other planes than the paper's are no attribute of a module,
+        where pickle would look for them."""
+        return _planes_named, (self._fields, tuple(self))
+
     @property
     def batch(self) -> int:
         """B, how many latents these are."""
@@ -74,7 +79,10 @@ _TYPES: dict[tuple[str, ...], type[Planes]] = {Triplane._fields: Triplane}
 
 def planes_of(latent: LatentShape, tensors: Iterable[torch.Tensor]) -> Planes:
     """The tensors of the planes of `latent`, in its order, by their names."""
-    names = latent.names
+    return _planes_named(latent.names, tensors)
+
+
+def _planes_named(names: tuple[str, ...], tensors: Iterable[torch.Tensor]) -> Planes:
     if names not in _TYPES:
         _TYPES[names] = type("Planes", (Planes, namedtuple("Planes", names)), {"__slots__": ()})
     return _TYPES[names]._make(tensors)
@@ -108,22 +116,29 @@ def from_patches(patches_BLP: torch.Tensor, plane: Plane) -> torch.Tensor:
 
 
 def read_at(planes: Planes, coords_BN3: torch.Tensor, latent: LatentShape) -> torch.Tensor:
-    """Read the planes at coordinates: the channels of all of them, (B, N, `latent.features`).
+    """Read the planes at coordinates: (B, N, `latent.features`).
 
     Of each plane as `grid_sample(align_corners=True, padding_mode="border")`, but its gradient is a
     matrix product too, hence the same on every run: grid_sample's adds up with atomics on a GPU.
-    Zero where the time is outside the plane's part. Computed in float32 or wider, also under
-    autocast.
+    Zero where the time is outside the plane's part, so that the sum over a group of content planes
+    is what the one of that time holds. Computed in float32 or wider, also under autocast.
     """
     with torch.autocast(coords_BN3.device.type, enabled=False):
         dtype = torch.promote_types(planes[0].dtype, torch.float32)
         axes_BN = dict(zip(AXES, coords_BN3.to(dtype).unbind(-1)))
         lines = {line: None for plane in latent.planes for line in _lines(plane)}
         weights = {line: _line_weights(axes_BN[line[0]], line) for line in lines}
-        features = []
-        for plane_BRSC, plane in zip(planes.to(dtype), latent.planes):
-            read_BNC = _read(plane_BRSC, *(weights[line] for line in _lines(plane)))
-            features.append(_zero_outside(read_BNC, axes_BN["t"], plane.time))
+        features, left = [], iter(planes.to(dtype))
+        for group in latent.plane_groups:
+            reads_BNC = [
+                _zero_outside(
+                    _read(plane_BRSC, *(weights[line] for line in _lines(plane))),
+                    axes_BN["t"],
+                    plane.time,
+                )
+                for plane, plane_BRSC in zip(group, left)
+            ]
+            features.append(sum(reads_BNC[1:], start=reads_BNC[0]))
         return torch.cat(features, dim=-1)
 
 

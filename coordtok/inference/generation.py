@@ -75,8 +75,8 @@ def frame_rows(tokenizer: CoordTok, planes: Planes, shown: int) -> list[np.ndarr
 
 
 def plane_rows(planes: Planes) -> list[np.ndarray]:
-    """For each normalised latent a line with every channel of its first plane (the paper's xy), as
-    grey pictures (C, R, S, 3) uint8 from -3 to 3 standard deviations."""
+    """For each normalised latent a line with every channel of its first plane (the paper's xy, or
+    the first of several), as grey pictures (C, R, S, 3) uint8 from -3 to 3 standard deviations."""
     grey_BCRS = to_uint8(planes[0].movedim(-1, 1) / 3)
     return list(grey_BCRS.unsqueeze(-1).expand(*grey_BCRS.shape, 3).cpu().numpy())
 

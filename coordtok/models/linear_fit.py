@@ -28,7 +28,7 @@ from coordtok.geometry.pixels import from_uint8
 from coordtok.models.linear_path import cell_size, cut, nodes_around, uncut
 
 _MOST_NUMBERS = 1 << 27
-"""Of all cells of a plane that principal components are taken of."""
+"""Of all cells of a group that principal components are taken of."""
 _LEAST_STD = 1e-6
 _OVERSAMPLING = 16
 _POWER_ITERATIONS = 3
@@ -105,14 +105,14 @@ def principal_components(rows_LP: torch.Tensor, count: int, power_iterations: in
 def _components(
     config: TokenizerModelConfig, clips_BTHW3: torch.Tensor
 ) -> tuple[torch.Tensor, list[PlaneCodec]]:
-    """The mean colour, and of each plane the principal components on what those before leave."""
+    """The mean colour, and of each group the principal components on what those before leave."""
     rest = from_uint8(clips_BTHW3)
     mean_3 = rest.mean((0, 1, 2, 3))
     rest -= mean_3
     codecs = []
-    for group in config.latent.groups:
-        cell = cell_size(group[0], config.video_size)
-        components_CP, std_C = _principal_components(_some_cells(rest, cell), group[0])
+    for group in config.latent.plane_groups:
+        cell = cell_size(group, config.video_size)
+        components_CP, std_C = _principal_components(_some_cells(rest, cell), group)
         scale_C1 = std_C[:, None]
         codecs.append(PlaneCodec(group, cell, components_CP / scale_C1, components_CP * scale_C1))
         for clip in rest.split(1):  # one by one: the cells of all would be a copy of all clips
@@ -133,13 +133,15 @@ def _some_cells(clips_BTHW3: torch.Tensor, cell: Size3) -> torch.Tensor:
 
 
 def _principal_components(
-    cells_LP: torch.Tensor, plane: Plane
+    cells_LP: torch.Tensor, group: Sequence[Plane]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Orthonormal rows (C, P), and the standard deviations of their coefficients, (C,)."""
+    plane = group[0]
     if len(cells_LP) < plane.channels:
+        those = f" and the {len(group) - 1} like it" if len(group) > 1 else ""
         raise ConfigError(
-            f"the training clips have {len(cells_LP)} cells for {plane}, fewer than its channels; "
-            "give more clips, or set model.linear_path=false"
+            f"the training clips have {len(cells_LP)} cells for {plane}{those}, fewer than its "
+            "channels; give more clips, or set model.linear_path=false"
         )
     components_CP = principal_components(cells_LP, plane.channels, _POWER_ITERATIONS)
     std_C = (cells_LP @ components_CP.T).square().mean(0).sqrt()
@@ -152,7 +154,7 @@ def _with_nodes_around(
     mean_3: torch.Tensor,
     codecs: Sequence[PlaneCodec],
 ) -> list[torch.Tensor]:
-    """What a cell's node and those around it say of the cell, (A, P) of each plane. Every second
+    """What a cell's node and those around it say of the cell, (A, P) of each group. Every second
     batch of clips is unseen while the ridge is chosen; of a single clip nothing is said."""
     at_once = min(_MOST_CLIPS_AT_ONCE, -(-len(clips_BTHW3) // 2))
     around = [_around(codec.group, config.linear_reach) for codec in codecs]

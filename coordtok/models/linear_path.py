@@ -33,11 +33,11 @@ BY_PLACE = frozenset({"cpu"})
 """Devices that decode all patches of one place together."""
 
 
-def cell_size(plane: Plane, video: Size3) -> Size3:
-    """Frames, rows and columns of pixels behind a node of `plane` in a clip of size `video`."""
-    nodes = dict(zip(plane.axes, plane.size))
-    behind = len(plane.steps(video[0])), *video[1:]
-    t, y, x = (whole // nodes.get(axis, 1) for axis, whole in zip(AXES, behind))
+def cell_size(group: Sequence[Plane], video: Size3) -> Size3:
+    """Frames, rows and columns of pixels behind a node of a group's planes in a clip of size
+    `video`."""
+    nodes = {"t": len(group), **dict(zip(group[0].axes, group[0].size))}
+    t, y, x = (whole // nodes.get(axis, 1) for axis, whole in zip(AXES, video))
     return t, y, x
 
 
@@ -75,7 +75,7 @@ class CellAnalysis(nn.Module):
         super().__init__()
         plane, self.video = group[0], video
         self.grid = (len(group), *plane.size)
-        self.cell = cell_size(plane, video)
+        self.cell = cell_size(group, video)
         numbers = math.prod(self.cell) * 3
         self.analysis = nn.Parameter(torch.empty(plane.channels, numbers))
         self.synthesis = None if is_last else nn.Parameter(torch.empty(plane.channels, numbers))
@@ -98,7 +98,7 @@ class LinearEncoder(nn.Module):
     def __init__(self, config: TokenizerModelConfig) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(3))
-        groups, video = config.latent.groups, config.video_size
+        groups, video = config.latent.plane_groups, config.video_size
         self.cells = nn.ModuleList(
             CellAnalysis(group, video, group is groups[-1]) for group in groups
         )
@@ -126,7 +126,7 @@ class CellSynthesis(nn.Module):
         super().__init__()
         self.group, self.reach = tuple(group), reach
         plane = group[0]
-        t, y, x = (whole // part for whole, part in zip(cell_size(plane, video), patch))
+        t, y, x = (whole // part for whole, part in zip(cell_size(group, video), patch))
         self.patches: Size3 = (t, y, x)
         numbers = math.prod(patch) * 3
         inputs = (2 * reach + 1) ** 2 * plane.channels
@@ -184,7 +184,7 @@ class LinearDecoder(nn.Module):
         super().__init__()
         self.patch = config.decoder_patch
         self.mean = nn.Parameter(torch.zeros(3))
-        groups, video, patch = config.latent.groups, config.video_size, config.decoder_patch
+        groups, video, patch = config.latent.plane_groups, config.video_size, config.decoder_patch
         self.counts = [len(group) for group in groups]
         self.cells = nn.ModuleList(
             CellSynthesis(group, video, patch, config.linear_reach) for group in groups

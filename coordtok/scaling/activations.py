@@ -127,10 +127,9 @@ def _tokenizer(model: TokenizerModelConfig, points: int, number: int) -> Iterato
     yield "pixel head", _same(_norm(points, dim, number) + points * dim * number)
     yield "loss", _same(points * pixels * _FLOAT)
     if model.linear_path:
-        channels = sum(group[0].channels for group in latent.groups)
-        read = points * linear_nodes(model) * channels
+        read = points * linear_nodes(model) * latent.features
         coefficients = read * (1 + pixels) + latent.numbers
-        yield "linear path", _same(_FLOAT * (video * len(latent.groups) + coefficients))
+        yield "linear path", _same(_FLOAT * (video * len(latent.plane_groups) + coefficients))
 
 
 def _generator(model: DiTModelConfig, number: int) -> Iterator[tuple[str, Kept]]:

@@ -131,14 +131,15 @@ def _tokenizer(model: TokenizerModelConfig, points: int) -> Iterator[tuple[str, 
 
 
 def _linear_path(model: TokenizerModelConfig, points: int) -> Iterator[Operation]:
-    """All pixels to coefficients, and back but for the last plane; nodes of all to each patch."""
+    """All pixels to coefficients, and back but for the last group of planes; nodes of all to each
+    patch."""
     pixels, patch = prod(model.video_size) * 3, prod(model.decoder_patch) * 3
-    groups = model.latent.groups
+    groups = model.latent.plane_groups
     for group in groups:
         cells = len(group) * prod(group[0].size)
         back = group is not groups[-1]
         yield product(cells, pixels // cells, group[0].channels, times=1 + back)
-    yield product(points, linear_nodes(model) * sum(group[0].channels for group in groups), patch)
+    yield product(points, linear_nodes(model) * model.latent.features, patch)
 
 
 def _read(latent: LatentShape, points: int) -> Iterator[Operation]:

@@ -1,7 +1,7 @@
 """The parameters of a model by name and shape, and how many each part has: a formula, without
 torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 
@@ -91,10 +91,9 @@ def without_gradient(model: ModelConfig) -> int:
     return prod(shapes(model)["encoder.planes.memory_position"])
 
 
-def cell_numbers(model: TokenizerModelConfig, plane: Plane) -> int:
-    """Numbers of all pixels behind a node of a plane (models.linear_path)."""
-    frames = len(plane.steps(model.frames))
-    return frames * model.height * model.width * 3 // prod(plane.size)
+def cell_numbers(model: TokenizerModelConfig, group: Sequence[Plane]) -> int:
+    """Numbers of all pixels behind a node of a group's planes (models.linear_path)."""
+    return prod(model.video_size) * 3 // (len(group) * prod(group[0].size))
 
 
 def linear_nodes(model: TokenizerModelConfig) -> int:
@@ -184,11 +183,11 @@ def _planes(name: str, model: TokenizerModelConfig) -> Named:
 
 
 def _linear_encoder(name: str, model: TokenizerModelConfig) -> Named:
-    """Analysis, and synthesis of all planes but the last."""
+    """Analysis, and synthesis of all groups of planes but the last."""
     yield f"{name}.mean", (3,)
-    groups = model.latent.groups
+    groups = model.latent.plane_groups
     for number, group in enumerate(groups):
-        shape = group[0].channels, cell_numbers(model, group[0])
+        shape = group[0].channels, cell_numbers(model, group)
         for half in ("analysis", "synthesis")[: 1 if group is groups[-1] else 2]:
             yield f"{name}.cells.{number}.{half}", shape
 
@@ -196,8 +195,8 @@ def _linear_encoder(name: str, model: TokenizerModelConfig) -> Named:
 def _linear_decoder(name: str, model: TokenizerModelConfig) -> Named:
     yield f"{name}.mean", (3,)
     patch = prod(model.decoder_patch) * 3
-    for number, group in enumerate(model.latent.groups):
-        places = cell_numbers(model, group[0]) // patch
+    for number, group in enumerate(model.latent.plane_groups):
+        places = cell_numbers(model, group) // patch
         inputs = linear_nodes(model) * group[0].channels
         yield f"{name}.cells.{number}.synthesis", (places, inputs, patch)
 

@@ -76,6 +76,7 @@ def test_a_generator_takes_the_content_planes_of_its_latents(path: str) -> None:
     assert model.latent.names == ("xy0", "xy1", "yt", "xt")
     generator = DiTModelConfig().for_latent(model.latent)
     assert generator.content_planes == 2
+    assert DiTModelConfig().for_latent(load_config(path).model.latent).content_planes is None
     generator.check_latent(model.latent, "shards/mine")
     other = replace(generator, content_planes=1)
     with pytest.raises(ConfigError, match=r"planes xy0, .* and model.content_planes=2"):

@@ -35,8 +35,9 @@ def test_content_planes_share_the_time() -> None:
     ]  # fmt: skip
     assert CONTENTS.numbers == 4 * (16 * 8 * 4) + 32 * 16 * 2 + 32 * 8 * 3
     assert CONTENTS.tokens == [4] * 6
-    assert [len(group) for group in CONTENTS.groups] == [4, 1, 1]
-    assert [len(group) for group in PAPER.groups] == [1, 1, 1]
+    assert [len(group) for group in CONTENTS.plane_groups] == [4, 1, 1]
+    assert [len(group) for group in PAPER.plane_groups] == [1, 1, 1]
+    assert (CONTENTS.features, PAPER.features) == (4 + 2 + 3, 12)
     assert CONTENTS.to_dict() == {
         "plane_size": [32, 16, 8],
         "channels": [4, 2, 3],
@@ -45,7 +46,7 @@ def test_content_planes_share_the_time() -> None:
     with pytest.raises(ValueError, match="1000000000 content planes are over"):
         LatentShape.from_dict({**CONTENTS.to_dict(), "content_planes": 10**9})
     uneven = (*CONTENTS.planes[:3], replace(CONTENTS.planes[3], channels=5), *CONTENTS.planes[4:])
-    assert [len(group) for group in LatentShape(uneven).groups] == [3, 1, 1, 1]
+    assert [len(group) for group in LatentShape(uneven).plane_groups] == [1] * 6
     assert LatentShape(uneven).to_dict().keys() == {"planes"}
 
 

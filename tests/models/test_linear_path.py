@@ -3,13 +3,14 @@
 Videos are T frames of H rows and W columns of 3 colours; N are patches.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
 
 from coordtok.config.models import TokenizerModelConfig
 from coordtok.errors import ConfigError
+from coordtok.geometry.latent import LatentShape
 from coordtok.geometry.pixels import from_uint8
 from coordtok.models.linear_fit import _Regression, _ridge, fit
 from coordtok.models.linear_path import (
@@ -53,8 +54,8 @@ def error(model: CoordTok, video: torch.Tensor) -> float:
 
 def test_cells_share_the_video_among_the_nodes_of_a_plane() -> None:
     video = torch.arange(2 * 8 * 16 * 24 * 3).view(2, 8, 16, 24, 3)
-    assert cell_size(PARTS.latent.planes[0], PARTS.video_size) == (4, 4, 8)
-    shapes = [cell_size(plane, CONFIG.video_size) for plane in CONFIG.latent.planes]
+    assert cell_size(PARTS.latent.plane_groups[0], PARTS.video_size) == (4, 4, 8)
+    shapes = [cell_size([plane], CONFIG.video_size) for plane in CONFIG.latent.planes]
     assert shapes == [(8, 4, 8), (2, 4, 24), (2, 16, 8)]
     for plane, cell in zip(CONFIG.latent.planes, shapes):
         cells = cut(video, cell)
@@ -70,8 +71,8 @@ def test_a_fitted_model_is_a_linear_codec_at_its_first_step(config: TokenizerMod
     weights = model.state_dict()
     expected = rest = from_uint8(video) - weights["encoder.linear.mean"]
     expected = torch.zeros_like(rest) + weights["encoder.linear.mean"]
-    for number, group in enumerate(config.latent.groups):
-        cell = cell_size(group[0], config.video_size)
+    for number, group in enumerate(config.latent.plane_groups):
+        cell = cell_size(group, config.video_size)
         cells = cut(rest, cell)
         analysis = weights[f"encoder.linear.cells.{number}.analysis"]
         basis = analysis / analysis.norm(dim=1, keepdim=True)
@@ -233,6 +234,31 @@ def test_planes_that_patches_do_not_fit_are_refused() -> None:
         ConfigError, match=r"2 nodes along y, 8 pixels .* model.decoder_patch is 16"
     ):
         replace(CONFIG, plane_size=(4, 2, 3), plane_patch=(2, 1, 1), decoder_patch=(1, 16, 8))
+
+
+def test_nodes_around_a_patch_are_of_its_own_time() -> None:
+    model = fitted(NEAR_PARTS)
+    with torch.no_grad():
+        planes = model.encode(moving(1, seed=1) // 2 + 64)
+        before = model.decode(planes)
+        after = model.decode(planes._replace(xy1=planes.xy1 + 1))
+    changed = (before != after).flatten(2).any(-1)[0]
+    assert changed.tolist() == [False] * 4 + [True] * 4
+
+
+def test_planes_of_other_shapes_are_cut_one_by_one() -> None:
+    """A shape of one's own: two planes of different channels are each of whole clips."""
+    early, late = (replace(plane, channels=n) for plane, n in zip(PARTS.latent.planes, (4, 3)))
+    shape = LatentShape((early, late))
+
+    @dataclass(frozen=True)
+    class Uneven(TokenizerModelConfig):
+        @property
+        def latent(self) -> LatentShape:
+            return shape
+
+    model = CoordTok(Uneven(**{f.name: getattr(PARTS, f.name) for f in fields(PARTS)}))
+    assert [tuple(each.shape) for each in model.encode(moving(1))] == [(1, 4, 3, 4), (1, 4, 3, 3)]
 
 
 def test_too_few_clips_are_refused() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 from fractions import Fraction
 
 import pytest
@@ -68,6 +69,14 @@ def test_content_planes_start_from_their_part_of_the_video() -> None:
         torch.testing.assert_close(found, thirds[:, number].flatten(1, 2))
     with pytest.raises(ConfigError, match="content_planes is 4, which does not divide the 6"):
         dataclasses.replace(config, content_planes=4)
+
+
+def test_planes_of_any_names_can_be_pickled(video) -> None:
+    for config in (ODD, dataclasses.replace(ODD, content_planes=3)):
+        planes = CoordTok(config).encode(video)
+        again = pickle.loads(pickle.dumps(planes))
+        assert type(again) is type(planes)
+        assert all(torch.equal(a, b) for a, b in zip(again, planes))
 
 
 def test_a_patch_is_decoded_from_the_content_plane_of_its_time(video) -> None:

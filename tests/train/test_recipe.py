@@ -13,7 +13,12 @@ from tests.support.runs import Run, finish_both, json_of, kill_at_random
 
 NewRun = Callable[..., Run]
 RECIPE = {
-    "model": {"linear_path": True, "linear_reach": 1, "plane_channels": [8, 3, 2]},
+    "model": {
+        "linear_path": True,
+        "linear_reach": 1,
+        "plane_channels": [8, 3, 2],
+        "content_planes": 2,
+    },
     "optim": {"schedule": "wsd", "warmup_steps": 2, "decay_steps": 3, "linear_path_rate": 0.1},
     "ema": {"decay": 0.9, "warmup": True},
 }
