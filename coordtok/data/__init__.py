@@ -13,10 +13,10 @@ every checkpoint keeps.
 Its bytes. `shards` opens a dataset and gives the files of any sample (`member`): at their offset
 where the store can be read anywhere, else from a stream that each lane reads forwards (`streams`).
 A damaged tar header costs the sample, and so do bytes that differ from their sums in the index
-(`sums`); the header of another file means a wrong index and ends the run, and so does input
-that keeps failing: neither may change the order. A folder of videos is read without shards:
-`video_folder` gives the samples of the raw shards that would be made of it, and `video_index` keeps
-what it must know of each file.
+(`sums`; raw frames are compared once in a process while their file stays as it is); the header of
+another file means a wrong index and ends the run, and so does input that keeps failing: neither may
+change the order. A folder of videos is read without shards: `video_folder` gives the samples of the
+raw shards that would be made of it, and `video_index` keeps what it must know of each file.
 
 Its arrays. A `SampleReader` makes them of a stored sample: `video_reader` decodes a window of
 frames to uint8, `latents` gives the planes that a tokenizer made of a clip. `sample` is what they

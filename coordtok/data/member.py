@@ -1,4 +1,5 @@
-"""One sample of a shard as the loader sees it: named files, read by offset, each checked.
+"""One sample of a shard as the loader sees it: named files, read by offset, each checked (raw
+frames once in a process, while their file stays as it is).
 
 Before a file's bytes are used, the tar header in front of them must agree with the index. A damaged
 header makes the sample unreadable, which its lane skips, and so do bytes that differ from their
@@ -68,15 +69,19 @@ class StoredSample:
     def _check(
         self, ext: str, offset: int, content: memoryview, sums: Sums, before: FileVersion | None
     ) -> None:
-        """Compare bytes with the index's checksums, unless the frames are known."""
+        """Compare bytes with the index's checksums, but for frames that are known.
+
+        before: the shard's version before they were read, where it keeps frames in mind.
+        """
         file, size = (self.entry.key, ext), self.entry.files[ext][1]
-        pieces = pieces_within(sums, size, offset, content.nbytes)
-        if self._intact.hold(file, pieces, before):
+        pieces = pieces_within(sums, size, offset, content.nbytes) if before else range(0)
+        if before and self._intact.know(file, pieces, before):
             return
         part = difference(sums, size, offset, content)
         if part is not None:
             raise UnreadableSample(f"checksum: {part}.{ext} is not what was indexed, it is damaged")
-        self._intact.add(file, pieces, before)
+        if before:
+            self._intact.add(file, pieces, before)
 
 
 def sample_at(

@@ -2,8 +2,8 @@
 
 A file is checked as a whole, raw frames each by itself, so that a window checks what it reads and
 nothing more. XXH3 of 64 bits, which runs as fast as memory is read; indexes of before it have
-CRC-32, which takes ten times as long. Frames of a local shard are compared once for as long as the
-shard stays as it is: reading them again takes little more than copying them.
+CRC-32, which takes ten times as long. Raw frames of a local shard are compared once in a process
+for as long as the shard's file stays as it is: reading them again takes little more than copying.
 """
 
 import re
@@ -73,24 +73,24 @@ class IntactFrames:
     """The raw frames of a shard that agreed with their sums since it last changed."""
 
     def __init__(self, version: Callable[[], FileVersion | None] = lambda: None) -> None:
-        """version: of the shard now; None where it may change unseen, and nothing is known."""
+        """version: gives the shard's as it is now; None where it may change unseen, and nothing is
+        known."""
         self.version = version
-        self._version: FileVersion | None = None
+        self._known_of: FileVersion | None = None
         self._pieces: dict[tuple[str, str], int] = {}
 
-    def hold(self, file: tuple[str, str], pieces: range, before: FileVersion | None) -> bool:
-        """Whether these pieces of a file are known, if they were read after it was `before`."""
-        if before is None or before != self._version or before != self.version():
+    def know(self, file: tuple[str, str], pieces: range, before: FileVersion) -> bool:
+        """Whether these pieces of a file, read after the shard had version `before`, need not be
+        compared."""
+        if before != self._known_of or before != self.version():
             return False
         bits = _bits(pieces)
         return self._pieces.get(file, 0) & bits == bits
 
-    def add(self, file: tuple[str, str], pieces: range, before: FileVersion | None) -> None:
-        """These pieces agree, which were read after the shard was `before`."""
-        if before is None:
-            return
-        if before != self._version:
-            self._version, self._pieces = before, {}
+    def add(self, file: tuple[str, str], pieces: range, before: FileVersion) -> None:
+        """These pieces agree, read after the shard had version `before`."""
+        if before != self._known_of:
+            self._known_of, self._pieces = before, {}
         self._pieces[file] = self._pieces.get(file, 0) | _bits(pieces)
 
 

@@ -10,8 +10,9 @@ from coordtok.storage.forward import OutOfRange, TooLarge
 
 FileVersion = tuple[int, int, int]
 _OPEN_FILES = 128
-_SETTLED_NS = 1_000_000_000
-"""After this long another change cannot bear the same time."""
+_SETTLED_NS = 3_000_000_000
+"""Longer than the steps in which any file system keeps times: what was written before that and is
+written again bears another time."""
 
 
 class LocalStore:
@@ -32,8 +33,9 @@ class LocalStore:
         return os.stat(self.folder / name).st_size
 
     def version(self, name: str) -> FileVersion | None:
-        """Which file it is, its size and when it changed: another one after any change. None if
-        that was within a second, or it cannot be opened."""
+        """Which file it is, its size and when it changed: another one after it is replaced or
+        written to (through memory that maps it, once that is written back). None if it changed
+        within the last seconds, or cannot be opened."""
         try:
             found = os.fstat(self._descriptor(name))
         except OSError:

@@ -133,10 +133,19 @@ def test_raw_frames_are_compared_once_while_their_shard_stays_as_it_is(folder, m
                 READ(opened.reader.sample(0, 1), STORED - FRAMES)
             time.sleep(0.02)
     assert [read(STORED - FRAMES), read(STORED - FRAMES)] == [3, 1]
+    other = bytearray(path.read_bytes())
+    other[offset + size - 1] ^= 1
+    path.unlink()
+    path.write_bytes(other)
+    read(STORED - FRAMES)  # of the file that is open, still the old one
+    opened.reader.close()
+    with pytest.raises(UnreadableSample, match="checksum: frame 19"):
+        READ(opened.reader.sample(0, 1), STORED - FRAMES)
 
 
-def test_frames_of_a_shard_that_has_just_changed_are_compared_again(folder):
+def test_frames_of_a_shard_that_has_just_changed_are_compared_again(folder, monkeypatch):
     """Two changes of one tick of the clock leave the same time."""
+    monkeypatch.setattr("coordtok.storage.local._SETTLED_NS", 60_000_000_000)
     store = LocalStore(str(folder))
     assert store.version("part-000000.tar") is None
     assert store.version("nothing.tar") is None
