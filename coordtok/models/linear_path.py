@@ -74,7 +74,7 @@ class CellAnalysis(nn.Module):
     def __init__(self, group: Sequence[Plane], video: Size3, is_last: bool) -> None:
         super().__init__()
         plane, self.video = group[0], video
-        self.grid = (len(group), *plane.size)
+        self.grid = (len(group), *plane.size) if len(group) > 1 else plane.size
         self.cell = cell_size(group, video)
         numbers = math.prod(self.cell) * 3
         self.analysis = nn.Parameter(torch.empty(plane.channels, numbers))
@@ -89,7 +89,9 @@ class CellAnalysis(nn.Module):
         if self.synthesis is not None:
             explained_BLP = planes_BLC @ self.synthesis.float()
             video_BTHW3 = video_BTHW3 - uncut(explained_BLP, self.cell, self.video)
-        return planes_BLC.unflatten(1, self.grid).unbind(1), video_BTHW3
+        planes = planes_BLC.unflatten(1, self.grid)
+        # unbind of one would cost a copy in the backward pass.
+        return planes.unbind(1) if len(self.grid) > 2 else (planes,), video_BTHW3
 
 
 class LinearEncoder(nn.Module):
@@ -142,13 +144,14 @@ class CellSynthesis(nn.Module):
         axes, size = self.group[0].axes, self.group[0].size
         first, second = (place[..., AXES.index(axis)] for axis in axes)
         nodes_BNk = nodes_around(first, second, size, self.reach)
-        before_BN = torch.arange(len(nodes_BNk), device=nodes_BNk.device)[:, None] * len(self.group)
+        clips = torch.arange(len(nodes_BNk), device=nodes_BNk.device)
+        nodes_BNk = nodes_BNk + clips[:, None, None] * (len(self.group) * math.prod(size))
+        table_BLC = planes[0].float().flatten(1, 2)
         if len(self.group) > 1:
-            before_BN = before_BN + place[..., AXES.index("t")]
-        nodes_BNk = nodes_BNk + before_BN.unsqueeze(-1) * math.prod(size)
+            nodes_BNk = nodes_BNk + place[..., AXES.index("t"), None] * math.prod(size)
+            table_BLC = torch.cat([plane.float().flatten(1, 2) for plane in planes], dim=1)
         # embedding, because its gradient is the same on every run, unlike that of indexing.
-        table_LC = torch.stack(list(planes), dim=1).float().flatten(0, 3)
-        read_BNA = F.embedding(nodes_BNk, table_LC).flatten(-2)
+        read_BNA = F.embedding(nodes_BNk, table_BLC.flatten(0, 1)).flatten(-2)
         synthesis_KAQ = self.synthesis.float()
         if read_BNA.device.type in BY_PLACE:
             return _products_by_place(read_BNA, within_BN, synthesis_KAQ)
