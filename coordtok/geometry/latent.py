@@ -9,6 +9,7 @@ import keyword
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -122,8 +123,8 @@ class LatentShape:
             ]
         return cls(tuple(planes))
 
-    @property
-    def plane_groups(self) -> list[tuple[Plane, ...]]:
+    @cached_property
+    def plane_groups(self) -> tuple[tuple[Plane, ...], ...]:
         """The planes in order: content planes that are alike and share the whole time evenly are
         one group, every other plane is one by itself."""
         groups: list[tuple[Plane, ...]] = []
@@ -132,7 +133,7 @@ class LatentShape:
             times = [plane.time for plane in planes]
             shared = "t" not in planes[0].axes and times == _parts(len(planes))
             groups += [planes] if shared else [(plane,) for plane in planes]
-        return groups
+        return tuple(groups)
 
     @property
     def names(self) -> tuple[str, ...]:
