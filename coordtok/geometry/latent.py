@@ -22,7 +22,7 @@ TRIPLANE = ("xy", "yt", "xt")
 """The paper's planes."""
 WHOLE = (0.0, 1.0)
 MOST_CONTENT_PLANES = 1024
-"""A part of the time is told from the next one in float32 (geometry.planes)."""
+"""Of a latent, whoever describes it."""
 
 
 @dataclass(frozen=True)

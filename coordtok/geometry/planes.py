@@ -7,6 +7,7 @@ patch; M all numbers of a latent.
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -88,6 +89,12 @@ def _planes_named(names: tuple[str, ...], tensors: Iterable[torch.Tensor]) -> Pl
     return _TYPES[names]._make(tensors)
 
 
+def by_group(planes: Planes, latent: LatentShape) -> list[list[torch.Tensor]]:
+    """The tensors of each of `latent.plane_groups`."""
+    left = iter(planes)
+    return [list(islice(left, len(group))) for group in latent.plane_groups]
+
+
 def pack(planes: Planes) -> torch.Tensor:
     """All numbers of each latent, (B, M): the planes row-major, one after another."""
     return torch.cat([plane.flatten(1) for plane in planes], dim=1)
@@ -128,15 +135,15 @@ def read_at(planes: Planes, coords_BN3: torch.Tensor, latent: LatentShape) -> to
         axes_BN = dict(zip(AXES, coords_BN3.to(dtype).unbind(-1)))
         lines = {line: None for plane in latent.planes for line in _lines(plane)}
         weights = {line: _line_weights(axes_BN[line[0]], line) for line in lines}
-        features, left = [], iter(planes.to(dtype))
-        for group in latent.plane_groups:
+        features = []
+        for group, tensors in zip(latent.plane_groups, by_group(planes.to(dtype), latent)):
             reads_BNC = [
                 _zero_outside(
                     _read(plane_BRSC, *(weights[line] for line in _lines(plane))),
                     axes_BN["t"],
                     plane.time,
                 )
-                for plane, plane_BRSC in zip(group, left)
+                for plane, plane_BRSC in zip(group, tensors)
             ]
             features.append(sum(reads_BNC[1:], start=reads_BNC[0]))
         return torch.cat(features, dim=-1)

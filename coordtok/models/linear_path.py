@@ -17,7 +17,6 @@ node and those around it, P numbers of a cell, Q numbers of a patch, K patches o
 
 import math
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from einops import rearrange
@@ -27,7 +26,7 @@ from torch.nn import functional as F
 from coordtok.config.models import TokenizerModelConfig
 from coordtok.geometry.latent import AXES, Plane, Size2, Size3
 from coordtok.geometry.pixels import from_uint8
-from coordtok.geometry.planes import Planes
+from coordtok.geometry.planes import Planes, by_group
 
 BY_PLACE = frozenset({"cpu"})
 """Devices that decode all patches of one place together."""
@@ -187,18 +186,15 @@ class LinearDecoder(nn.Module):
         super().__init__()
         self.patch = config.decoder_patch
         self.mean = nn.Parameter(torch.zeros(3))
-        groups, video, patch = config.latent.plane_groups, config.video_size, config.decoder_patch
-        self.counts = [len(group) for group in groups]
+        self.latent = config.latent
         self.cells = nn.ModuleList(
-            CellSynthesis(group, video, patch, config.linear_reach) for group in groups
+            CellSynthesis(group, config.video_size, config.decoder_patch, config.linear_reach)
+            for group in self.latent.plane_groups
         )
 
     def forward(self, planes: Planes, index_BGN3: torch.Tensor) -> torch.Tensor:
         """(B, G, N, pt, ph, pw, 3), float32."""
-        index_BN3, left = index_BGN3.flatten(1, 2), iter(planes)
-        parts = [
-            cells(list(islice(left, count)), index_BN3)
-            for cells, count in zip(self.cells, self.counts)
-        ]
+        index_BN3, groups = index_BGN3.flatten(1, 2), by_group(planes, self.latent)
+        parts = [cells(tensors, index_BN3) for cells, tensors in zip(self.cells, groups)]
         pixels_BNQ = torch.stack(parts).sum(0)
         return pixels_BNQ.view(*index_BGN3.shape[:3], *self.patch, 3) + self.mean.float()

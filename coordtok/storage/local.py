@@ -19,11 +19,11 @@ class LocalStore:
     """The files of a folder; the most recently used ones stay open."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self._prefix = Path(folder), str(Path(folder))
+        self.folder = Path(folder)
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def describe(self, name: str) -> str:
-        return os.path.join(self._prefix, name)
+        return os.path.join(self.folder, name)
 
     def exists(self, name: str) -> bool:
         return (self.folder / name).is_file()
